@@ -1,0 +1,172 @@
+"""Refusals and failures, and the one envelope in which every endpoint reports them.
+
+The envelope is OpenAI's: ``{"error": {"message", "type", "param", "code"}}``. Official clients choose the
+exception class by the HTTP status and fill ``code``, ``param`` and ``type`` from the object.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from asgi_llm_gate.answer import Answer
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+# Headers of an exception that would contradict the envelope's own framing.
+_FRAMING = frozenset({"connection", "content-encoding", "content-length", "content-type", "transfer-encoding"})
+
+
+class GateError(Exception):
+    """A call that ends with an HTTP error.
+
+    Args:
+        status_code: 400 to 599.
+        message: What the client reads.
+        type: OpenAI's error type; by the status when not given.
+        param: The name of the request field at fault.
+        code: A short word a program can test.
+        headers: Extra response headers.
+    """
+
+    def __init__(
+        self,
+        status_code: int,
+        message: str,
+        *,
+        type: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.message = message
+        self.type = type or error_type(status_code)
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+class Rejection(Exception):
+    """A hook refused the call by returning a string: the message, word for word, for the user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UpstreamError(GateError):
+    """The app behind the gate answered with an error status.
+
+    Args:
+        status_code: The app's status.
+        body: The app's body, undecoded.
+        headers: The app's headers.
+    """
+
+    def __init__(self, status_code: int, body: bytes, headers: Mapping[str, str]) -> None:
+        fields = _error_fields(body)
+        super().__init__(
+            status_code,
+            _text(fields.get("message")) or f"The app answered with status {status_code}",
+            type=_text(fields.get("type")),
+            param=_text(fields.get("param")),
+            code=_text(fields.get("code")),
+            headers=headers,
+        )
+        self.body = body
+
+
+def error_type(status: int) -> str:
+    """Name the error type of a status, as LiteLLM's proxy and OpenAI's clients know it."""
+    return _TYPES.get(status) or ("invalid_request_error" if status < 500 else "internal_server_error")
+
+
+def internal_error() -> GateError:
+    """Make the 500 that tells a client nothing about what went wrong inside."""
+    return GateError(500, "Internal server error", code="internal_error")
+
+
+def intended(exc: BaseException) -> GateError | None:
+    """Read an exception as the HTTP error its author meant, or None if it is a crash.
+
+    Anything with an integer ``status_code`` from 400 to 599 is meant: the HTTPException of Starlette and
+    FastAPI, REST framework's APIException, ``openai.APIStatusError``. Its message is ``detail``, else
+    ``message``, else its text; of a detail that is a mapping, the text under ``error`` or ``message``.
+    """
+    if isinstance(exc, GateError):
+        return exc
+    status = getattr(exc, "status_code", None)
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        return None
+    detail = getattr(exc, "detail", None) or getattr(exc, "message", None) or str(exc)
+    fields = _detail_fields(detail)
+    return GateError(
+        status,
+        _text(fields.get("message")) or "The request was refused",
+        type=_text(fields.get("type")) or _text(getattr(exc, "type", None)),
+        param=_text(fields.get("param")) or _text(getattr(exc, "param", None)),
+        code=_text(fields.get("code")) or _text(getattr(exc, "code", None)) or str(status),
+        headers=_headers(exc),
+    )
+
+
+def error_answer(error: GateError, request_id: str | None = None) -> Answer:
+    """Render an error in the envelope, with an ``x-request-id`` that clients show as ``request_id``."""
+    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    headers = [(b"x-request-id", (request_id or new_request_id()).encode())]
+    headers += [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in error.headers.items()
+        if name.lower() not in _FRAMING and _sendable(name) and _sendable(value)
+    ]
+    return Answer(error.status_code, orjson.dumps({"error": fields}), headers=tuple(headers))
+
+
+def new_request_id() -> str:
+    """Make an id for one call."""
+    return f"req_{secrets.token_hex(16)}"
+
+
+def _sendable(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
+def _detail_fields(detail: Any) -> Mapping[str, Any]:
+    """Flatten ``{"error": {"message": …}}``, ``{"error": "…"}`` and ``{"message": "…"}`` to envelope fields."""
+    if not isinstance(detail, Mapping):
+        return {"message": str(detail)}
+    inner = detail.get("error")
+    if isinstance(inner, Mapping):
+        return inner
+    if isinstance(inner, str):
+        return {**detail, "message": inner}
+    if isinstance(detail.get("message"), str):
+        return detail
+    return {**detail, "message": orjson.dumps(detail, default=str).decode()}
+
+
+def _error_fields(body: bytes) -> Mapping[str, Any]:
+    """Read an upstream's error body; what is no envelope tells nothing."""
+    try:
+        decoded = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return _detail_fields(decoded) if isinstance(decoded, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _headers(exc: BaseException) -> dict[str, str]:
+    headers = getattr(exc, "headers", None)
+    if not isinstance(headers, Mapping):
+        headers = getattr(getattr(exc, "response", None), "headers", None)
+    return {str(name): str(value) for name, value in headers.items()} if isinstance(headers, Mapping) else {}
