@@ -1,0 +1,85 @@
+"""The client's request body, and whether the client is still there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from asgi_llm_gate.errors import GateError
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its body was whole."""
+
+
+class RequestBody:
+    """One request's body, in chunks as they come.
+
+    The only reader of ``receive``: a message that another reader took would be lost. So the body is read to
+    its end first, by whoever iterates over it, and only then does `gone` read on.
+
+    Args:
+        receive: The ASGI callable.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._read = anyio.Event()
+        self._first = b""
+
+    async def content(self) -> bytes | RequestBody:
+        """Read the first message: the whole body if that is all of it, else the chunks from there on.
+
+        Raises:
+            ClientGone: The client is gone.
+        """
+        self._first = await self._next()
+        return self._first if self._read.is_set() else self
+
+    async def whole(self, limit: int) -> bytes:
+        """Read all of the body.
+
+        Raises:
+            ClientGone: The client is gone.
+            GateError: 413 beyond ``limit`` bytes.
+        """
+        body = bytearray()
+        while not self._read.is_set():
+            body += await self._next()
+            if len(body) > limit:
+                raise too_large(limit)
+        return bytes(body)
+
+    async def gone(self) -> None:
+        """Return when the client has gone away, once its body is read."""
+        await self._read.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def __aiter__(self) -> RequestBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk, self._first = self._first, b""
+        while not chunk:
+            if self._read.is_set():
+                raise StopAsyncIteration
+            chunk = await self._next()
+        return chunk
+
+    async def _next(self) -> bytes:
+        message: Message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        if not message.get("more_body", False):
+            self._read.set()
+        return bytes(message.get("body", b""))
+
+
+def too_large(limit: int) -> GateError:
+    """Make the refusal of a body of more than ``limit`` bytes."""
+    return GateError(413, f"The request body is larger than {limit} bytes", code="request_too_large")
