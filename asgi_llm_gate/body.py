@@ -1,0 +1,261 @@
+"""The request: its headers, its body from bytes to data and back, and the replay that the app receives.
+
+What the app gets is never what the client sent but the canonical encoding of what the hooks saw, so that no difference
+between two parsers is left for a client to use.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from asgi_llm_gate.errors import GateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Message, Receive, Scope
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+MAX_DEPTH = 128
+
+# Headers that describe the body as the client framed it, or the client's connection (RFC 9110 §7.6.1): the app gets
+# none of them, but a content-type and a content-length of the gate's own.
+_DROPPED = frozenset(
+    {
+        *(b"content-type", b"content-length", b"content-encoding", b"content-md5", b"content-digest", b"digest"),
+        *(b"repr-digest", b"expect", b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate"),
+        *(b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+    }
+)
+
+# Of these a second one could be read differently by the gate and by the app.
+_SINGLE = (b"content-type", b"content-length", b"content-encoding", b"authorization")
+
+# curl labels what `--data` sends as a form; clients of the JSON endpoints send nothing else by mistake.
+_JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
+
+_GZIP = zlib.MAX_WBITS | 16
+DECODERS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
+
+
+@dataclass(slots=True)
+class Head:
+    """A request's headers, sorted once, before the first await.
+
+    A server may still append to its own list while the body is read (chunked trailers), so the gate keeps its own.
+
+    Attributes:
+        method: The method, in upper case.
+        kept: The headers the app will get, in order.
+        named: The last value of every header, by lower-case name.
+        repeated: The names in `_SINGLE` that occur more than once.
+    """
+
+    method: str
+    kept: RawHeaders = field(default_factory=list)
+    named: dict[bytes, bytes] = field(default_factory=dict)
+    repeated: list[bytes] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, scope: Scope) -> Head:
+        """Read the head of an HTTP scope."""
+        head = cls(scope["method"].upper())
+        named = head.named
+        for name, value in scope["headers"]:
+            key = name.lower()
+            if key in named and key in _SINGLE:
+                head.repeated.append(key)
+            named[key] = value
+            if key not in _DROPPED:
+                head.kept.append((name, value))
+        if b"connection" in named:
+            tokens = {token.strip().lower() for token in named[b"connection"].split(b",")}
+            head.kept = [(name, value) for name, value in head.kept if name.lower() not in tokens]
+        return head
+
+    @property
+    def declares_body(self) -> bool:
+        """The headers say that a body follows."""
+        return b"transfer-encoding" in self.named or self.named.get(b"content-length", b"0") != b"0"
+
+    @property
+    def encoding(self) -> str:
+        """The content-encoding, in lower case; empty for none."""
+        encoding = self.named.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        return "" if encoding == "identity" else encoding
+
+    def check(self, max_bytes: int) -> None:
+        """Refuse what the headers alone condemn, so that the client need not send its body.
+
+        Raises:
+            GateError: 400, 413 or 415.
+        """
+        if self.repeated:
+            name = self.repeated[0].decode("latin-1")
+            raise GateError(400, f"The header {name} occurs more than once", code="repeated_header")
+        media_type = self.named.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip(" \t").lower()
+        if media_type not in _JSON_TYPES and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
+            message = f"Unsupported content type {media_type!r}: this endpoint takes application/json"
+            raise GateError(415, message, code="unsupported_content_type")
+        if self.encoding and self.encoding not in DECODERS:
+            message = f"Unsupported content encoding {self.encoding!r}: send gzip, deflate or none"
+            raise GateError(415, message, code="unsupported_content_encoding")
+        length = self.named.get(b"content-length", b"0")
+        if not length.isdigit():
+            raise GateError(400, "The content-length is not a number", code="invalid_content_length")
+        if len(length) > 18 or int(length) > max_bytes:
+            raise too_large(max_bytes)
+
+    def for_app(self, body: bytes, *, identity: bool) -> RawHeaders:
+        """Return the headers for the app: the client's own and those of the canonical body.
+
+        Args:
+            body: The body the app will get.
+            identity: The answer must come unencoded, because it will be read.
+        """
+        kept = [pair for pair in self.kept if pair[0].lower() != b"accept-encoding"] if identity else self.kept
+        own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        return [*kept, (b"accept-encoding", b"identity"), *own] if identity else [*kept, *own]
+
+
+def too_large(max_bytes: int) -> GateError:
+    """Make the 413 that names the limit, in bytes."""
+    return GateError(413, f"The request body is larger than {max_bytes} bytes", code="request_too_large")
+
+
+async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes | None:
+    """Read and decompress a request's body; None if the client went away first.
+
+    Raises:
+        GateError: 413 for a body over the limit, compressed or not; 400 for one that does not decompress.
+    """
+    message = await receive()
+    if message["type"] != "http.request":
+        return None
+    chunks = [message.get("body", b"")]
+    size = len(chunks[0])
+    while message.get("more_body", False) and size <= max_bytes:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        chunk = message.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
+    if size > max_bytes:
+        raise too_large(max_bytes)
+    body = b"".join(chunks)
+    if not head.encoding or not body:
+        return body
+    try:
+        return decompress(body, head.encoding, max_bytes)
+    except ValueError as exc:
+        raise GateError(400, f"The request body does not decompress: {exc}", code="invalid_content_encoding") from None
+
+
+def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Undo a content-encoding that `DECODERS` knows.
+
+    Raises:
+        GateError: 413, there is more than so many bytes.
+        ValueError: The data is broken, cut, or followed by something else.
+    """
+    decoder = zlib.decompressobj(DECODERS[encoding])
+    try:
+        plain = decoder.decompress(body, max_bytes + 1)
+    except zlib.error as exc:
+        raise ValueError(exc) from None
+    if len(plain) > max_bytes:
+        raise too_large(max_bytes)
+    if not decoder.eof or decoder.unused_data:
+        raise ValueError("it is cut or has a tail")
+    return plain
+
+
+def decode(body: bytes, max_values: int) -> dict[str, Any]:
+    """Decode a JSON body, strictly (RFC 8259, UTF-8 only).
+
+    Raises:
+        GateError: 400: not JSON, not an object at the top, too deep, too many values, or `stream` not a boolean.
+    """
+    if count_values(body, max_values) > max_values:
+        raise GateError(400, f"The JSON has more than {max_values} values", code="json_too_large")
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise GateError(400, f"The request body is not valid JSON: {exc}", code="invalid_json") from None
+    if not isinstance(data, dict):
+        raise GateError(400, "The request body must be a JSON object", code="invalid_json")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_exceeds(data, MAX_DEPTH):
+        raise GateError(400, f"The JSON is nested more than {MAX_DEPTH} levels deep", code="json_too_deep")
+    if not isinstance(data.get("stream"), bool | None):
+        raise GateError(400, "'stream' must be true or false", param="stream", code="invalid_type")
+    return data
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def count_values(body: bytes, enough: int) -> int:
+    """Count a JSON text's values, without parsing it and never too low; not exactly where there cannot be `enough`.
+
+    The parser holds the interpreter, and millions of tiny values would stall every other call.
+    """
+    most = len(body) // 2 + 1
+    if most > enough:
+        most = _separators(body)
+    if most > enough:
+        most = _separators(_STRING.sub(b"", body))
+    return most
+
+
+def _separators(text: bytes) -> int:
+    return 1 + sum(map(text.count, (b",", b"[", b"{", b":")))
+
+
+def depth_exceeds(data: Any, limit: int) -> bool:
+    """Tell whether containers are nested deeper than the limit, level by level, so that no stack can overflow."""
+    level = [data]
+    for _ in range(limit):
+        level = [item for container in level for item in _items(container) if type(item) in {dict, list}]
+        if not level:
+            return False
+    return True
+
+
+def _items(container: Any) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
+
+
+class Replay:
+    """The app's `receive`: the body in one message, once, then what the server says.
+
+    Only one task at a time may read from a server, so the app's own call is what waits there: disconnects reach it as
+    they come, and `tell_disconnect` makes its pending call return.
+    """
+
+    __slots__ = ("_body", "_gone", "_receive")
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+        self._gone = False
+
+    async def __call__(self) -> Message:
+        """Return the next message of the request."""
+        if self._gone:
+            return {"type": "http.disconnect"}
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        message = await self._next()
+        self._gone = message["type"] == "http.disconnect"
+        return message
+
+    async def _next(self) -> Message:
+        return await self._receive()

@@ -1,0 +1,61 @@
+"""A time limit that costs nothing until the awaited thing suspends."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import types
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine, Generator
+
+T = TypeVar("T")
+
+
+async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+    """Await something for at most so many seconds; `TimeoutError` after that.
+
+    Under asyncio a coroutine is stepped once before any timer is set: one that never suspends, as most hooks
+    and most body reads, pays for none. `asyncio.timeout` may be entered then, inside whatever scopes the
+    coroutine has opened meanwhile, because unlike anyio's and trio's scopes it needs no nesting order.
+    """
+    if not inspect.iscoroutine(awaitable) or not _on_asyncio():
+        with anyio.fail_after(seconds):
+            return await awaitable
+    try:
+        pending = awaitable.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    async with asyncio.timeout(seconds):
+        return await _resume(awaitable, pending)
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@types.coroutine
+def _resume(coroutine: Coroutine[Any, Any, T], pending: Any) -> Generator[Any, Any, T]:
+    """Go on with a coroutine that was stepped once and then waits for ``pending``."""
+    while True:
+        try:
+            try:
+                value = yield pending
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as exc:
+                pending = coroutine.throw(exc)
+            else:
+                pending = coroutine.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result

@@ -1,0 +1,125 @@
+"""The ASGI app in front of yours."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Unpack
+
+from asgi_llm_gate.auth import authenticate, presented_key
+from asgi_llm_gate.body import Head
+from asgi_llm_gate.config import Keywords, load_settings
+from asgi_llm_gate.endpoints import PASS, WEBSOCKETS, Endpoint, Routes
+from asgi_llm_gate.errors import GateError, error_answer, intended
+from asgi_llm_gate.exchange import Exchange, Plan, not_inspected
+from asgi_llm_gate.forwarder import Forwarder
+from asgi_llm_gate.hooks import UNSERVED, overrides
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("asgi_llm_gate")
+
+
+class LLMGate:
+    """Run call hooks before, beside and after the LLM calls of any ASGI app.
+
+    What is no LLM call passes through untouched.
+
+    Args:
+        app: The ASGI app to guard; a `Forwarder` for an upstream server.
+        config: The path of a YAML file, or the same as a mapping.
+        settings: Every setting of the file under its own name; a keyword wins over the file, and `callbacks` add up.
+            With neither, the file named by the environment variable ``ASGI_LLM_GATE_CONFIG`` is used if it is set.
+
+    Raises:
+        ConfigError: A setting is wrong, or a callback can't be loaded; one line that says which.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        **settings: Unpack[Keywords],
+    ) -> None:
+        self.app = app
+        self.settings = load_settings(config, settings)
+        self._plan = Plan.of(app, self.settings)
+        self._routes = Routes(paths=self.settings.paths)
+        self._websockets = Routes(WEBSOCKETS)
+        self._has_auth = bool(self.settings.master_key or self.settings.custom_auth)
+        # An upstream has no public pages: with a key to check, nothing reaches it without.
+        self._checks_all = self._has_auth and isinstance(app, Forwarder)
+        for callback in self.settings.callbacks:
+            _warn_of_unserved(callback)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            endpoint = self._routes.find(scope["path"], scope.get("root_path", ""))
+        except GateError as error:
+            await error_answer(error).send(send)
+            return
+        if endpoint is not None and not self._passes(endpoint):
+            await Exchange(self._plan, endpoint, scope, receive, send).run()
+        elif not self._checks_all and (endpoint is None or not self._has_auth):
+            await self.app(scope, receive, send)
+        else:
+            await self._authenticated(scope, receive, send)
+
+    async def _authenticated(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, for a caller with the right key, what no hook looks at."""
+        key = presented_key(Head.of(scope).named)
+        try:
+            await authenticate(scope, key, self.settings.master_key, self.settings.custom_auth)
+        except Exception as exc:
+            error = intended(exc)
+            if error is None:
+                raise
+            await error_answer(error).send(send)
+            return
+        await self.app(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            endpoint = self._websockets.find(scope["path"], scope.get("root_path", ""))
+        except GateError as error:
+            await _deny_websocket(scope, receive, send, error)
+            return
+        if endpoint is None or self._passes(endpoint):
+            await self.app(scope, receive, send)
+        else:
+            await _deny_websocket(scope, receive, send, not_inspected(endpoint))
+
+    def _passes(self, endpoint: Endpoint) -> bool:
+        return self.settings.policies.get(endpoint.call_type) == PASS
+
+
+async def _deny_websocket(scope: Scope, receive: Receive, send: Send, error: GateError) -> None:
+    """Refuse a WebSocket before it is accepted, in the envelope where the server can carry it (ASGI: HTTP 403 else)."""
+    await receive()
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": error.message})
+        return
+
+    async def send_denial(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    await error_answer(error).send(send_denial)
+
+
+def _warn_of_unserved(callback: object) -> None:
+    for method in UNSERVED:
+        if overrides(callback, method):
+            logger.warning("%s.%s is not called by this version", type(callback).__name__, method)

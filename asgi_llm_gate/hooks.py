@@ -1,0 +1,218 @@
+"""The call hooks: what a callback may define, which callbacks define what, and how each is called."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from asgi_llm_gate.deadline import within
+from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
+
+if TYPE_CHECKING:
+    from asgi_llm_gate.auth import UserAPIKeyAuth
+
+logger = logging.getLogger("asgi_llm_gate")
+
+OnError = Literal["reject", "allow"]
+
+# Each hook's method and the arguments the gate has for it.
+STAGES: Mapping[str, frozenset[str]] = {
+    "async_pre_call_hook": frozenset({"user_api_key_dict", "cache", "data", "call_type"}),
+    "async_moderation_hook": frozenset({"data", "user_api_key_dict", "call_type"}),
+    "async_post_call_success_hook": frozenset({"data", "user_api_key_dict", "response"}),
+    "async_post_call_failure_hook": frozenset(
+        {"request_data", "original_exception", "user_api_key_dict", "traceback_str"}
+    ),
+}
+
+# Methods of LiteLLM's handlers that this version does not call yet.
+UNSERVED = (
+    "async_post_call_streaming_hook",
+    "async_post_call_streaming_iterator_hook",
+    "async_post_call_response_headers_hook",
+    "async_log_pre_api_call",
+    "async_log_stream_event",
+    "async_log_success_event",
+    "async_log_failure_event",
+    "log_pre_api_call",
+    "log_stream_event",
+    "log_success_event",
+    "log_failure_event",
+)
+
+
+class CallHooks:
+    """A callback's base class: override the hooks you need.
+
+    Any object with some of these methods will do as well. A hook may be a plain ``def``, and may take only those
+    of its arguments that it uses: they are passed by keyword. What is not overridden costs nothing.
+
+    A callback may set ``hook_timeout`` (seconds) and ``on_hook_error`` (``"reject"`` or ``"allow"``), which win over
+    the gate's own settings.
+    """
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: str
+    ) -> dict[str, Any] | str | Exception | None:
+        """Look at a call before it happens, and change or refuse it.
+
+        Args:
+            user_api_key_dict: Who is calling.
+            cache: The gate's `DualCache`, shared by all calls.
+            data: The decoded request body; the same dict through the whole call.
+            call_type: ``completion``, ``text_completion``, ``embeddings``, ``image_generation``, ``moderation``, …
+
+        Returns:
+            None to go on with ``data`` as it is now; a dict to go on with that; a string to refuse the call with that
+            message; an exception to refuse it as if it had been raised.
+        """
+
+    async def async_moderation_hook(
+        self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, call_type: str
+    ) -> Any:
+        """Judge a call while the model already works; raise, or return a string or an exception, to refuse it.
+
+        Changes to ``data`` come too late for the model, and any other value returned means nothing.
+        """
+
+    async def async_post_call_success_hook(
+        self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
+    ) -> Any:
+        """Look at a whole, successful, unstreamed response before the client sees a byte of it.
+
+        Returns:
+            None to go on with ``response`` as it is now, or a new response: a dict or an object with ``model_dump``.
+        """
+
+    async def async_post_call_failure_hook(
+        self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: UserAPIKeyAuth
+    ) -> Any:
+        """Learn that a call failed or was refused.
+
+        Returns:
+            None, or an exception with a ``status_code`` that replaces the error: the first one wins, all hooks run.
+        """
+
+
+class HookFailedError(GateError):
+    """A hook crashed, took too long, or returned what no hook may return; the client learns none of it."""
+
+    def __init__(self, hook: str) -> None:
+        error = internal_error()
+        super().__init__(error.status_code, error.message, type=error.type, code=error.code)
+        self.hook = hook
+
+
+class Hook:
+    """One method of one callback, with what is known of it before the first call."""
+
+    __slots__ = ("_arguments", "_method", "name", "on_error", "timeout")
+
+    def __init__(self, callback: object, method: str, *, timeout: float, on_error: OnError) -> None:
+        self.name = f"{type(callback).__name__}.{method}"
+        self.timeout: float = getattr(callback, "hook_timeout", None) or timeout
+        self.on_error: OnError = getattr(callback, "on_hook_error", None) or on_error
+        self._method: Callable[..., Any] = getattr(callback, method)
+        self._arguments = _accepted(self._method, STAGES[method], self.name)
+
+    async def __call__(self, accept: Callable[[Any], Any] = lambda result: result, /, **available: Any) -> Any:
+        """Call the hook with what its signature accepts, and have its result accepted.
+
+        Raises:
+            Exception: What the hook raised on purpose: a `Rejection` or something with a ``status_code``.
+            HookFailedError: For everything else, unless the hook's failures are allowed: then None is returned.
+        """
+        try:
+            result = self._method(**{name: available[name] for name in self._arguments})
+            if isinstance(result, Awaitable):
+                result = await within(self.timeout, result)
+            return accept(result)
+        except Exception as exc:
+            if isinstance(exc, Rejection) or (intended(exc) and not isinstance(exc, HookFailedError)):
+                raise
+            logger.error("%s failed (on_hook_error: %s)", self.name, self.on_error, exc_info=exc)
+            if self.on_error == "allow":
+                return None
+            raise HookFailedError(self.name) from exc
+
+
+def chain(callbacks: Iterable[object], method: str, *, timeout: float, on_error: OnError) -> tuple[Hook, ...]:
+    """Return the hooks of one stage, in the order of the callbacks."""
+    return tuple(
+        Hook(callback, method, timeout=timeout, on_error=on_error)
+        for callback in callbacks
+        if overrides(callback, method)
+    )
+
+
+def overrides(callback: object, method: str) -> bool:
+    """Tell whether a callback defines a hook itself, in its class, a base class or on the object."""
+    defined = getattr(callback, method, None)
+    return callable(defined) and getattr(defined, "__func__", None) is not getattr(CallHooks, method, None)
+
+
+def new_data(result: Any) -> dict[str, Any] | None:
+    """Read what a pre-call hook returned."""
+    if result is None or isinstance(result, dict):
+        return result
+    refuse_if_asked(result)
+    raise TypeError(f"a pre-call hook returned {type(result).__name__}; expected a dict, a str, an exception or None")
+
+
+def refuse_if_asked(result: Any) -> None:
+    """Raise the rejection that a hook returned instead of raising it."""
+    if isinstance(result, str):
+        raise Rejection(result)
+    if isinstance(result, Exception):
+        raise result
+
+
+def replacement(result: Any) -> Any:
+    """Read what a success hook returned: None, or a new response."""
+    if isinstance(result, Exception):
+        raise result
+    if result is None or isinstance(result, Mapping) or hasattr(result, "model_dump"):
+        return result
+    raise TypeError(f"a success hook returned {type(result).__name__}; expected a response or None")
+
+
+async def report_failure(
+    hooks: Iterable[Hook], exc: Exception, request_data: dict[str, Any], caller: UserAPIKeyAuth
+) -> GateError | None:
+    """Tell every failure hook of a failed call; return the first error that one of them puts in its place."""
+    replaced: GateError | None = None
+    trace = "".join(traceback.format_exception(exc))
+    for hook in hooks:
+        try:
+            result = await hook(
+                request_data=request_data,
+                original_exception=exc,
+                user_api_key_dict=caller,
+                traceback_str=trace,
+            )
+        except HookFailedError:
+            continue  # logged already; an observer that fails changes nothing
+        except Exception as raised:
+            result = raised
+        if replaced is None and isinstance(result, Exception):
+            replaced = intended(result)
+    return replaced
+
+
+def _accepted(method: Callable[..., Any], available: frozenset[str], name: str) -> tuple[str, ...]:
+    """Return the arguments a method takes of those there are.
+
+    Raises:
+        TypeError: The method needs an argument that the gate does not have.
+    """
+    parameters = inspect.signature(method).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return tuple(available)
+    named = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
+    unknown = [p.name for p in named if p.default is p.empty and p.name not in available]
+    if unknown:
+        raise TypeError(f"{name} needs {', '.join(unknown)}; a hook may take {', '.join(sorted(available))}")
+    return tuple(p.name for p in named if p.name in available)

@@ -1,0 +1,164 @@
+"""The app's answer on its way to the client: passed on as it comes, or collected to be looked at."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from asgi_llm_gate.body import MAX_DEPTH, RawHeaders, decompress, depth_exceeds
+from asgi_llm_gate.errors import GateError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Message, Send
+
+logger = logging.getLogger("asgi_llm_gate")
+
+# What describes a body's bytes, and must go when they change (RFC 9110 §8, RFC 9530).
+_OF_THE_BYTES = frozenset(
+    {
+        *(b"content-length", b"content-encoding", b"content-md5", b"content-digest", b"digest", b"repr-digest"),
+        *(b"etag", b"accept-ranges", b"transfer-encoding"),
+    }
+)
+
+# Extensions by which an app sends a body past `send`'s body messages.
+PAST_SEND = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+
+
+@dataclass(slots=True)
+class Collected:
+    """A whole response of the app."""
+
+    start: Message
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        status: int = self.start["status"]
+        return status
+
+    @property
+    def headers(self) -> RawHeaders:
+        """The headers, as the app gave them."""
+        return list(self.start.get("headers", ()))
+
+    def with_body(self, body: bytes) -> Collected:
+        """Return the response with another body, without the headers that described the old one."""
+        headers = [pair for pair in self.headers if pair[0].lower() not in _OF_THE_BYTES]
+        headers.append((b"content-length", b"%d" % len(body)))
+        return Collected({**self.start, "headers": headers}, body)
+
+    def decoded(self, max_bytes: int) -> dict[str, Any]:
+        """Return the JSON object in the body, decompressed to at most so many bytes.
+
+        Raises:
+            GateError: 502, there is none to be read.
+        """
+        try:
+            body = self.body
+            if coding := self._encoding:
+                body = decompress(body, coding, max_bytes)
+            data = orjson.loads(body)
+        except (KeyError, ValueError, GateError) as exc:
+            raise _unreadable(str(exc)) from exc
+        if not isinstance(data, dict) or depth_exceeds(data, MAX_DEPTH):
+            raise _unreadable("no JSON object, or one nested too deep")
+        return data
+
+    @property
+    def _encoding(self) -> str:
+        coding = _header(self.start, b"content-encoding").decode("latin-1").strip().lower()
+        return "" if coding == "identity" else coding
+
+    async def send(self, send: Send) -> None:
+        """Send the response in two messages."""
+        await send(self.start)
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def is_json(start: Message) -> bool:
+    """Tell whether a response start announces a JSON body."""
+    media_type = _header(start, b"content-type").partition(b";")[0].strip().lower()
+    return media_type == b"application/json" or media_type.endswith(b"+json")
+
+
+def has_whole_body(start: Message) -> bool:
+    """Tell whether a response start is a success whose body is the whole thing asked for."""
+    return 200 <= start["status"] < 300 and start["status"] not in {204, 205, 206}
+
+
+def _unreadable(why: str) -> GateError:
+    logger.error("the app's response can't be looked at: %s", why)
+    return GateError(502, "The app's response can't be looked at", code="invalid_response")
+
+
+def _header(start: Message, wanted: bytes) -> bytes:
+    return next((bytes(value) for name, value in start.get("headers", ()) if name.lower() == wanted), b"")
+
+
+class Reply:
+    """The app's `send`, where a hook may want to see the whole answer.
+
+    Args:
+        send: Where messages go on to.
+        wanted: Says of a response start whether the response is to be collected.
+        finish: Is given a collected response, and sends what the client gets.
+        overflow: Is told that a response is larger than may be collected, and answers in its place.
+        max_bytes: The most a collected body may have.
+
+    Attributes:
+        committed: The client has been answered, or is being answered.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        *,
+        wanted: Callable[[Message], bool],
+        finish: Callable[[Collected], Awaitable[None]],
+        overflow: Callable[[], Awaitable[None]],
+        max_bytes: int,
+    ) -> None:
+        self._send = send
+        self._wanted = wanted
+        self._finish = finish
+        self._overflow = overflow
+        self._max_bytes = max_bytes
+        self._start: Message | None = None
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._closed = False
+        self.committed = False
+
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the app."""
+        kind = message["type"]
+        if self._closed:
+            return
+        if kind == "http.response.start" and self._wanted(message):
+            self._start = message
+        elif kind == "http.response.body" and self._start is not None:
+            await self._collect(self._start, message)
+        else:
+            self.committed = True
+            await self._send(message)
+
+    async def _collect(self, start: Message, message: Message) -> None:
+        chunk: Any = message.get("body", b"")
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
+            self._closed = self.committed = True
+            self._chunks.clear()
+            await self._overflow()
+            return
+        self._chunks.append(bytes(chunk))
+        if not message.get("more_body", False):
+            self._start = None
+            self.committed = True
+            await self._finish(Collected(start, b"".join(self._chunks)))

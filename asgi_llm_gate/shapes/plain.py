@@ -1,0 +1,32 @@
+"""Endpoints that answer with no text of a model: a refusal there is an error, never a normal answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_llm_gate.record import Record
+from asgi_llm_gate.shapes.common import lines, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgi_llm_gate.shapes import Json
+
+Response = Record
+
+# Where the requests of embeddings, moderations, images, audio and rerank carry text, and of endpoints not told apart.
+_FIELDS = ("input", "prompt", "suffix", "instructions", "system", "query", "documents")
+
+
+def prompt_text(data: Json) -> str:
+    """Return all text of the request's fields, a line each; token ids have none."""
+    return lines(part for name in _FIELDS for part in texts(data.get(name)))
+
+
+def rejection(data: Json, message: str, *, id: str, created: int) -> None:  # the shapes' signature
+    """Return None: the endpoint has no text to say a message with."""
+
+
+def rejection_chunks(data: Json, message: str, *, id: str, created: int) -> Iterator[Json]:  # noqa: ARG001  # likewise
+    """Yield nothing, as `rejection` returns nothing."""
+    return iter(())

@@ -1,0 +1,62 @@
+"""Text completions: ``POST /v1/completions``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asgi_llm_gate.record import Record
+from asgi_llm_gate.shapes.common import choice_count, lines, model_of, no_usage, texts, wants_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgi_llm_gate.shapes import Json
+
+
+class Response(Record):
+    """A text completion or one of its chunks."""
+
+    known = frozenset(
+        {
+            *("choices", "created", "finish_reason", "id", "index", "logprobs", "model", "object"),
+            *("system_fingerprint", "text", "usage"),
+        }
+    )
+
+
+def prompt_text(data: Json) -> str:
+    """Return the prompts and the suffix, a line each; prompts given as token ids have no text."""
+    return lines(part for name in ("prompt", "suffix") for part in texts(data.get(name)))
+
+
+def rejection(data: Json, message: str, *, id: str, created: int) -> Json:
+    """Return a text completion in which every choice of every prompt says the message."""
+    return {
+        **_head(data, id, created),
+        "choices": [_choice(index, message, "stop") for index in range(_choices(data))],
+        "usage": no_usage(),
+    }
+
+
+def rejection_chunks(data: Json, message: str, *, id: str, created: int) -> Iterator[Json]:
+    """Yield one chunk for every choice, which says all and finishes, and the usage chunk if one was asked for."""
+    head = _head(data, id, created)
+    usage: Json = {"usage": None} if wants_usage(data) else {}
+    for index in range(_choices(data)):
+        yield {**head, "choices": [_choice(index, message, "stop")], **usage}
+    if usage:
+        yield {**head, "choices": [], "usage": no_usage()}
+
+
+def _head(data: Json, id: str, created: int) -> Json:
+    return {"id": f"cmpl-{id}", "object": "text_completion", "created": created, "model": model_of(data)}
+
+
+def _choice(index: int, text: str, finish_reason: str | None) -> Json:
+    return {"text": text, "index": index, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _choices(data: Json) -> int:
+    prompt: Any = data.get("prompt")
+    tokens = isinstance(prompt, list) and all(isinstance(item, int) for item in prompt)
+    return choice_count(data, len(prompt) if isinstance(prompt, list) and not tokens else 1)
