@@ -144,6 +144,6 @@ def _name(name: str) -> bytes:
 
 
 def _value(name: str, value: Any) -> bytes:
-    if not isinstance(value, str) or any(char < " " or "\x7f" == char or char > "\xff" for char in value):
+    if not isinstance(value, str) or any(char < " " or char == "\x7f" or char > "\xff" for char in value):
         raise ValueError(f"the value of {name!r} is not text that a header can hold")
     return value.strip().encode("latin-1")
