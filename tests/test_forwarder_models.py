@@ -64,7 +64,7 @@ class Upstream:
 
 
 @asynccontextmanager
-async def routed(*entries, **settings):
+async def routed(*entries, http="h11", **settings):
     """Serve an upstream and a forwarder with entries that name it ``{url}``; give both and a client."""
     upstream = Upstream()
     async with served(upstream, lifespan="off") as url:
@@ -79,7 +79,7 @@ async def routed(*entries, **settings):
         ]
         app = Forwarder(model_list=model_list, max_body_bytes=LIMIT, **settings)
         async with (
-            served(app) as front,
+            served(app, http=http) as front,
             httpx.AsyncClient(base_url=front, trust_env=False, timeout=20) as client,
         ):
             with anyio.fail_after(30):
@@ -258,3 +258,22 @@ async def test_client_that_leaves_while_sending_json_makes_no_call():
             await stream.send_eof()
             assert b"".join([chunk async for chunk in stream]) == b""
     assert upstream.calls == []
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_trailers_do_not_become_headers(http):
+    """A request's trailers, which httptools' protocol adds to the scope's headers late, go nowhere."""
+    async with routed(LLAMA, http=http) as (upstream, client):
+        stream = await anyio.connect_tcp("127.0.0.1", client.base_url.port)
+        async with stream:
+            await stream.send(
+                b"POST /v1/x HTTP/1.1\r\nhost: h\r\nconnection: close\r\n"
+                b"transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n"
+            )
+            # The body is asked for, so the app has begun.
+            assert (await stream.receive()).startswith(b"HTTP/1.1 100")
+            await stream.send(b'13\r\n{"model":"llama-3"}\r\n0\r\nx-evil: 1\r\n\r\n')
+            raw = b"".join([chunk async for chunk in stream])
+    assert raw.startswith(b"HTTP/1.1 200")
+    ((_, headers, _),) = upstream.calls
+    assert b"x-evil" not in headers

@@ -376,34 +376,6 @@ async def test_response_without_body(http, method, status, headers):
                 assert response.headers[name.decode()] == value.decode()
 
 
-async def test_trailers_do_not_become_headers():
-    """A request's trailers, which httptools' protocol adds to the scope's headers late, go nowhere."""
-    arrived = anyio.Event()
-    got = []
-
-    async def upstream(scope, receive, send):
-        got.extend(name for name, _ in scope["headers"])
-        await receive()
-        arrived.set()
-        await read(receive)
-        got.extend(name for name, _ in scope["headers"])
-        await start(send)
-        await body(send, b"", more=False)
-
-    async with forwarding(upstream, http="httptools") as client:
-        stream = await anyio.connect_tcp("127.0.0.1", client.base_url.port)
-        async with stream:
-            await stream.send(
-                b"POST /v1/x HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
-            )
-            await stream.send(b"2\r\n{}\r\n")
-            await arrived.wait()
-            await stream.send(b"0\r\nauthorization: Bearer evil\r\n\r\n")
-            raw = b"".join([chunk async for chunk in stream])
-    assert raw.startswith(b"HTTP/1.1 200")
-    assert b"authorization" not in got
-
-
 @pytest.mark.parametrize("library", [httpx, httpx2])
 async def test_given_client_is_used_and_left_open(library):
     """A client of either library works, whatever its own defaults, and its errors are understood."""
