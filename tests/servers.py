@@ -1,0 +1,66 @@
+"""Serve an app over a real socket while a test talks to it."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+import uvicorn
+from anyio.from_thread import start_blocking_portal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anyio.abc import TaskStatus
+    from starlette.types import ASGIApp
+
+
+class _Server(uvicorn.Server):
+    """Serves until `stop` is set, where uvicorn's own loop looks at the clock for a flag."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = anyio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.stop.wait()
+
+
+async def _run(config: uvicorn.Config, listener: socket.socket, *, task_status: TaskStatus[_Server]) -> None:
+    server = _Server(config)
+    try:
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([listener])
+    except SystemExit:
+        raise RuntimeError("the app did not start") from None
+    task_status.started(server)
+    await server.main_loop()
+    await server.shutdown([listener])
+
+
+@contextmanager
+def serve(
+    app: ASGIApp,
+    *,
+    http: Literal["h11", "httptools"] = "h11",
+    lifespan: Literal["auto", "on", "off"] = "auto",
+) -> Iterator[str]:
+    """Serve `app` with uvicorn in a thread on a free port, and give its base URL, without a slash at the end.
+
+    Leaving the block lets open requests finish and runs the app's shutdown.
+
+    Raises:
+        RuntimeError: The app's own start-up failed.
+    """
+    config = uvicorn.Config(app, http=http, lifespan=lifespan, log_config=None, timeout_graceful_shutdown=10)
+    with socket.create_server(("127.0.0.1", 0)) as listener, start_blocking_portal("asyncio") as portal:
+        finished, server = portal.start_task(_run, config, listener)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            portal.call(server.stop.set)
+            finished.result()
