@@ -103,7 +103,7 @@ class LLMGate:
             await _deny_websocket(scope, receive, send, not_inspected(endpoint))
 
     def _passes(self, endpoint: Endpoint) -> bool:
-        return self.settings.policies.get(endpoint.call_type) == PASS
+        return not endpoint.inspected and self.settings.policies.get(endpoint.call_type) == PASS
 
 
 async def _deny_websocket(scope: Scope, receive: Receive, send: Send, error: GateError) -> None:

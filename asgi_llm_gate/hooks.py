@@ -154,6 +154,17 @@ def overrides(callback: object, method: str) -> bool:
     return callable(defined) and getattr(defined, "__func__", None) is not getattr(CallHooks, method, None)
 
 
+def check_signatures(callback: object) -> None:
+    """Refuse a callback of which a hook needs an argument that the gate does not have.
+
+    Raises:
+        TypeError: One line that names the hook and the argument.
+    """
+    for method, available in STAGES.items():
+        if overrides(callback, method):
+            _accepted(getattr(callback, method), available, f"{type(callback).__name__}.{method}")
+
+
 def new_data(result: Any) -> dict[str, Any] | None:
     """Read what a pre-call hook returned."""
     if result is None or isinstance(result, dict):
