@@ -40,5 +40,5 @@ def test_an_app_that_cannot_start_is_told_of():
     def lifespan(app):
         raise OSError("no database")
 
-    with pytest.raises(RuntimeError, match="did not start"), serve(Starlette(lifespan=lifespan)):
-        pass
+    with pytest.raises(RuntimeError, match="did not start"):
+        serve(Starlette(lifespan=lifespan)).__enter__()

@@ -1,0 +1,110 @@
+"""What a configuration covers: which hooks run on which calls, and which calls no hook looks into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, Endpoint, by_call_type
+from asgi_llm_gate.hooks import STAGES, UNSERVED, overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from asgi_llm_gate.config import Settings
+
+_TITLES: Mapping[str, str] = {
+    "async_pre_call_hook": "BEFORE",
+    "async_moderation_hook": "BESIDE",
+    "async_post_call_success_hook": "AFTER (UNSTREAMED)",
+    "async_post_call_failure_hook": "ON FAILURE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What becomes of the calls of one type.
+
+    Attributes:
+        call_type: The type; empty for an app's own paths that are no LLM calls.
+        paths: How the paths of its calls end.
+        policy: ``inspect``, ``pass`` or ``deny``.
+        hooks: For each stage, the callbacks that run, in order.
+        user: The fields that say who the user is, one of which a call must carry; none if it need not.
+        forwards_user: The app gets these fields.
+    """
+
+    call_type: str
+    paths: tuple[str, ...]
+    policy: str
+    hooks: Mapping[str, tuple[str, ...]]
+    user: tuple[str, ...] = ()
+    forwards_user: bool = True
+
+
+def rows(settings: Settings) -> list[Row]:
+    """Return a row for each type of calls, in the order of the table of endpoints."""
+    hooks = {
+        method: tuple(type(callback).__name__ for callback in settings.callbacks if overrides(callback, method))
+        for method in STAGES
+    }
+    endpoints = [*ENDPOINTS, *WEBSOCKETS]
+    known = [_row(list(group), settings, hooks) for _, group in groupby(endpoints, lambda row: row.call_type)]
+    own = tuple(path for path, call_type in settings.paths.items() if call_type == PASS)
+    return [*known, Row("", own, PASS, {})] if own else known
+
+
+def _row(endpoints: Sequence[Endpoint], settings: Settings, hooks: Mapping[str, tuple[str, ...]]) -> Row:
+    first = endpoints[0]
+    call_type = first.call_type
+    own = [path for path, named in settings.paths.items() if named != PASS and by_call_type(named) == first]
+    paths = (*(endpoint.suffix for endpoint in endpoints), *own)
+    if not first.inspected:
+        return Row(call_type, paths, settings.policies.get(call_type, "deny"), {})
+    user = settings.user_params if settings.enforce_user_param else ()
+    return Row(call_type, paths, "inspect", hooks, user, first.has_user or settings.forward_user == "always")
+
+
+def report(settings: Settings) -> str:
+    """Return the rows as text: a table of the calls that hooks look into, and one of those that none does."""
+    found = rows(settings)
+    inspected = [row for row in found if row.policy == "inspect"]
+    unseen = [row for row in found if row.policy != "inspect"]
+    lines = [
+        *_table(("CALL", "PATH", *(_TITLES[method] for method in STAGES), "USER"), map(_inspected, inspected)),
+        "",
+        *_table(("NOT INSPECTED", "POLICY", "PATH"), map(_unseen, unseen)),
+        "",
+        *_notes(settings),
+    ]
+    return "\n".join(lines)
+
+
+def _inspected(row: Row) -> tuple[str, ...]:
+    user = " or ".join(row.user) or "-"
+    if row.user and not row.forwards_user:
+        user += " (not forwarded)"
+    stages = (", ".join(row.hooks[method]) or "-" for method in STAGES)
+    return row.call_type, ", ".join(row.paths), *stages, user
+
+
+def _unseen(row: Row) -> tuple[str, ...]:
+    return row.call_type or "-", row.policy, ", ".join(row.paths)
+
+
+def _notes(settings: Settings) -> Iterator[str]:
+    if settings.enforced_params:
+        yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
+    for callback in settings.callbacks:
+        unserved = [method for method in UNSERVED if overrides(callback, method)]
+        if unserved:
+            yield f"Not called by this version: {type(callback).__name__}.{{{', '.join(unserved)}}}."
+    yield "Every other path is no LLM call and passes untouched."
+
+
+def _table(titles: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    lines = [titles, *found]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

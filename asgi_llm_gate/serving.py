@@ -1,0 +1,97 @@
+"""The command line's own server: a gate before the upstreams of a configuration, in uvicorn."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, cast
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError, load_settings
+from asgi_llm_gate.forwarder import Forwarder
+from asgi_llm_gate.gate import LLMGate
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+_BACKLOG = 2048
+
+
+def gate(config: str | os.PathLike[str]) -> LLMGate:
+    """Make the gate of a configuration file, before the upstreams that it lists.
+
+    Raises:
+        ConfigError: Something is wrong with it, or there is no `model_list`.
+    """
+    settings = load_settings(config, {})
+    if not settings.model_list:
+        raise ConfigError(f"{os.fspath(config)}: model_list: name at least one model to serve")
+    forwarder = Forwarder(model_list=settings.model_list, max_body_bytes=settings.max_body_bytes)
+    keywords: Any = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return LLMGate(forwarder, **keywords)
+
+
+def worker() -> LLMGate:
+    """Make the app of a worker process, from the file that the environment variable names."""
+    start_logging()
+    return gate(os.environ[CONFIG_VARIABLE])
+
+
+def start_logging() -> None:
+    """Show warnings, and what the gate itself has to say, on standard error."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("asgi_llm_gate").setLevel(logging.INFO)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket to serve on; who connects waits until the server runs.
+
+    Raises:
+        OSError: The address is taken, or none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def url(listener: socket.socket) -> str:
+    """Return the base URL of a server on a socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(app: ASGIApp | str, listener: socket.socket, *, workers: int = 1, shutdown_timeout: float) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Then no new connection is taken, and open calls may go on.
+
+    Args:
+        app: The app, or the dotted name of its factory, as more than one worker needs.
+        listener: The socket to serve on.
+        workers: How many processes.
+        shutdown_timeout: Seconds that open calls may go on.
+
+    Raises:
+        SystemExit: 0 after a signal.
+    """
+    config = uvicorn.Config(
+        cast("Any", app),
+        factory=isinstance(app, str),
+        workers=workers,
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        timeout_graceful_shutdown=cast("int", shutdown_timeout),  # asyncio, which gets it, takes fractions
+    )
+    # When all is shut down, uvicorn raises the signal again that it was stopped by, for who was there before.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    if workers > 1:
+        Multiprocess(config, [listener]).run()
+    else:
+        uvicorn.Server(config).run([listener])
