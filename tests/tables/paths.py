@@ -1,0 +1,159 @@
+"""Decoded paths of a POST with a body, where an app serves `/v1/chat/completions`, `/v1/embeddings` and
+`/engines/{model}/chat/completions`, all of it once more under `/llm`, and `/v1/orders`.
+
+Rows: path; root path; the gate's verdict: the call type of a call that hooks see, "refused" for 400, "passed" for what
+is no LLM call; which frameworks run a handler with no gate before them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SFD, SF, NONE = "SFD", "SF", ""
+
+
+class Path(NamedTuple):
+    path: str
+    root_path: str
+    verdict: str
+    bare: str
+
+
+CHAT, EMBED = "completion", "embeddings"
+
+PATHS = [
+    # plain
+    Path("/v1/chat/completions", "", CHAT, SFD),
+    Path("/v1/embeddings", "", EMBED, SFD),
+    Path("/engines/gpt-4/chat/completions", "", CHAT, SFD),
+    Path("/engines/ft:gpt-4:org::id/chat/completions", "", CHAT, SFD),
+    Path("/engines/meta-llama%2FLlama/chat/completions", "", "refused", SFD),
+    Path("/v1/orders", "", "passed", SFD),
+    Path("/v1/chat/completions/", "", CHAT, NONE),
+    Path("/v1/chat/completions/x", "", "passed", NONE),
+    Path("/v1/chat/completion", "", "passed", NONE),
+    Path("/v1/chat", "", "passed", NONE),
+    Path("/", "", "passed", NONE),
+    Path("", "", "passed", NONE),
+    Path("*", "", "passed", NONE),
+    # mounts and root paths
+    Path("/llm/v1/chat/completions", "", CHAT, SFD),
+    Path("/llm/v1/chat/completions", "/llm", CHAT, SFD),
+    Path("/api/v1/chat/completions", "/api", CHAT, SFD),
+    Path("/v1/chat/completions", "/api", CHAT, SFD),
+    Path("/api/v1/chat/completions", "", CHAT, NONE),
+    Path("/api/v1/embeddings", "/api/", EMBED, NONE),
+    Path("/v1/chat/completions", "/v1", CHAT, NONE),
+    Path("/v1/chat/completions", "/v1/chat/completions", CHAT, NONE),
+    Path("/api/v1/orders", "/api", "passed", SFD),
+    # case
+    Path("/V1/Chat/Completions", "", CHAT, NONE),
+    Path("/v1/chat/COMPLETIONS", "", CHAT, NONE),
+    # what stands at the end
+    Path("/v1/chat/completions\n", "", "refused", SF),
+    Path("/v1/embeddings\n", "", "refused", SF),
+    Path("/v1/chat/completions\r", "", "refused", NONE),
+    Path("/v1/chat/completions\0", "", "refused", NONE),
+    Path("/v1/chat/completions\t", "", "refused", NONE),
+    Path("/v1/chat/completions ", "", "refused", NONE),
+    Path("/v1/chat/completions\x7f", "", "refused", NONE),
+    Path("/v1/chat/completions\x85", "", "refused", NONE),
+    Path("/v1/chat/completions\u2028", "", "refused", NONE),
+    Path("/v1/chat/completions\u200b", "", "refused", NONE),
+    Path("/v1/chat/completions\xa0", "", "refused", NONE),
+    Path("/v1/chat/completions\ufeff", "", "refused", NONE),
+    Path("/v1/chat/completions.", "", "passed", NONE),
+    Path("/v1/chat/completions;x=1", "", "refused", NONE),
+    Path("/v1/chat/completions;", "", "refused", NONE),
+    Path("/v1/chat/completions?x=1", "", "refused", NONE),
+    Path("/v1/chat/completions#/../y", "", "refused", NONE),
+    Path("/v1/chat/completions%0A", "", "refused", NONE),
+    Path("/v1/chat/completions%20", "", "refused", NONE),
+    Path("/v1/chat/completions//", "", "refused", NONE),
+    Path("/v1/chat/completions/.", "", "refused", NONE),
+    Path("/v1/chat/completions/x/..", "", "refused", NONE),
+    Path("/v1/chat/completions/;x/", "", "refused", NONE),
+    # what stands before and between
+    Path("//v1/chat/completions", "", "refused", NONE),
+    Path("/v1//chat/completions", "", "refused", NONE),
+    Path("/v1/chat//completions", "", "refused", NONE),
+    Path("/./v1/chat/completions", "", "refused", NONE),
+    Path("/v1/./chat/completions", "", "refused", NONE),
+    Path("/v1/x/../chat/completions", "", "refused", NONE),
+    Path("/../v1/chat/completions", "", "refused", NONE),
+    Path("/v1;x=1/chat/completions", "", "refused", NONE),
+    Path("/v1/chat;/completions", "", "refused", NONE),
+    Path("/v1/chat/..;/chat/completions", "", "refused", NONE),
+    Path("/v1\\chat\\completions", "", "refused", NONE),
+    Path("\\v1\\chat\\completions", "", "refused", NONE),
+    Path("/v1/chat%2Fcompletions", "", "refused", NONE),
+    Path("/v1/chat%2fcompletions", "", "refused", NONE),
+    Path("/v1/chat/%63ompletions", "", "refused", NONE),
+    Path("/v1/%2e%2e/v1/embeddings", "", "refused", NONE),
+    Path("/v1/chat\n/completions", "", "refused", NONE),
+    Path("/engines/a b/chat/completions", "", "refused", SFD),
+    Path("/engines/\u00fc/chat/completions", "", "refused", SFD),
+    Path("/engines/a;b/chat/completions", "", "refused", SFD),
+    Path("http://evil.example/v1/chat/completions", "", "refused", NONE),
+    Path("https:/v1/chat/completions", "", CHAT, NONE),
+    Path("v1/chat/completions", "", CHAT, NONE),
+    # letters that look alike
+    Path("/v1/chat/\uff43\uff4f\uff4d\uff50\uff4c\uff45\uff54\uff49\uff4f\uff4e\uff53", "", "refused", NONE),
+    Path("/v1\uff0fchat\uff0fcompletions", "", "refused", NONE),
+    Path("/v1/chat/comp\u017fletions", "", "passed", NONE),
+    Path("/v1/chat/completion\u017f", "", "refused", NONE),
+    Path("/v1/chat/\u0441ompletions", "", "passed", NONE),
+    # odd, but no LLM call whichever way it is read
+    Path("/v1/orders\n", "", "passed", SF),
+    Path("/v1/orders;x=1", "", "passed", NONE),
+    Path("//v1/orders", "", "passed", NONE),
+    Path("/caf\u00e9/men\u00fc", "", "passed", NONE),
+    Path("/a b/../c", "", "passed", NONE),
+    Path("/files/report%20one.pdf", "", "passed", NONE),
+]
+
+# Endpoints that no hook looks into yet, and common words that are none.
+# Rows: path; "denied", or "passed".
+UNINSPECTED = [
+    ("/v1/responses", "denied"),
+    ("/openai/responses", "denied"),
+    ("/v1/responses/input_tokens", "denied"),
+    ("/v1/responses/compact", "denied"),
+    ("/v1/images/edits", "denied"),
+    ("/v1/images/variations", "denied"),
+    ("/v1/audio/speech", "denied"),
+    ("/v1/audio/transcriptions", "denied"),
+    ("/v1/audio/translations", "denied"),
+    ("/v1/rerank", "denied"),
+    ("/v2/rerank", "denied"),
+    ("/v1/messages", "denied"),
+    ("/v1/messages/count_tokens", "denied"),
+    ("/v1/files", "denied"),
+    ("/files", "denied"),
+    ("/v1/files/", "denied"),
+    ("/v1/uploads", "denied"),
+    ("/v1/uploads/upl_1/parts", "denied"),
+    ("/v1/uploads/upl_1/complete", "denied"),
+    ("/v1/batches", "denied"),
+    ("/v1/threads/thread_1/runs", "denied"),
+    ("/v1/threads/runs", "denied"),
+    ("/v1/threads/thread_1/messages", "denied"),
+    ("/v1/threads/thread_1/runs/run_1/submit_tool_outputs", "denied"),
+    ("/v1/assistants", "denied"),
+    ("/v1/conversations", "denied"),
+    ("/v1/conversations/conv_1/items", "denied"),
+    ("/v1/realtime/client_secrets", "denied"),
+    ("/v1/vector_stores/vs_1/search", "denied"),
+    ("/v1/chat/completions/batch", "denied"),
+    ("/invocations", "denied"),
+    ("/login", "passed"),
+    ("/health", "passed"),
+    ("/v1/models", "passed"),
+    ("/v1/files/file_1", "passed"),
+    ("/v1/uploads/upl_1/cancel", "passed"),
+    ("/shop/files", "passed"),
+    ("/mail/messages", "passed"),
+    ("/survey/conversations", "passed"),
+    ("/forum/threads", "passed"),
+    ("/jobs/batches", "passed"),
+]

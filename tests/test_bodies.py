@@ -1,0 +1,253 @@
+"""What the gate can't decode never reaches an app, and what it lets through is read as the hooks saw it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+
+import orjson
+import pytest
+
+from asgi_llm_gate import LLMGate
+from tests.harness import CHAT, JSON, Request, Upstream, chat
+from tests.hosts import APPS, Reader, Witness, host
+from tests.tables.bodies import BODIES, USERS
+
+pytestmark = pytest.mark.anyio
+
+frameworks = pytest.mark.parametrize("framework", APPS)
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+def by_name(rows):
+    return pytest.mark.parametrize("row", rows, ids=[row.name for row in rows])
+
+
+def same(left, right):
+    """Equal with their types and the order of their keys: 1 is neither 1.0 nor true."""
+    return json.dumps(left) == json.dumps(right)
+
+
+@on_asyncio
+@frameworks
+@by_name(BODIES)
+async def test_a_framework_alone(row, framework):
+    """The table's last column is true: these bodies reach a handler that no gate stands before."""
+    app = host(framework)
+    await Request(row.body).to(app)
+    assert bool(app.notes) == (framework[0].upper() in row.bare)
+
+
+async def passes_or_not(row, app, **settings):
+    """Send a row's body, check the verdict of the table, and return the reading hook."""
+    reader = Reader()
+    request = Request(row.body)
+    response = await request.to(LLMGate(app, callbacks=[reader], **settings))
+    if isinstance(row.verdict, dict):
+        assert response.status == 200
+        assert [same(seen, row.verdict) for seen in reader.requests] == [True]
+    else:
+        assert (response.status, response.error()["code"]) == row.verdict
+        assert reader.requests == []
+    return response
+
+
+@on_asyncio
+@frameworks
+@by_name(BODIES)
+async def test_behind_the_gate_a_framework_reads_what_the_hooks_saw(row, framework):
+    """A body is refused before the app is called, or the handler reads the hook's very data, framed canonically."""
+    app = host(framework)
+    await passes_or_not(row, app)
+    if isinstance(row.verdict, dict):
+        (note,) = app.notes
+        assert same(note.data, row.verdict)
+        assert note.body == orjson.dumps(note.data)
+        assert note.values("content-type") == ["application/json"]
+        assert note.values("content-length") == [str(len(note.body))]
+    else:
+        assert app.scopes == []
+
+
+@by_name(USERS)
+async def test_user(row):
+    """`enforce_user_param` wants a string in which there is something to see; the error names the field."""
+    app = Upstream()
+    response = await passes_or_not(row, app, enforce_user_param=True)
+    assert len(app.calls) == isinstance(row.verdict, dict)
+    if not app.calls:
+        assert response.error()["param"] == "user"
+
+
+@by_name([row for row in BODIES if isinstance(row.verdict, dict) and len(row.body) < 1000])
+async def test_no_hook_no_difference(row):
+    """Without any hook the app gets the same canonical bytes."""
+    app = Upstream()
+    await Request(row.body).to(LLMGate(app))
+    assert same(app.data, row.verdict)
+
+
+BOMB = gzip.compress(b'{"a":"' + b"x" * 10_000_000 + b'"}')
+PLAIN = b'{"user":"u"}'
+
+UNSUPPORTED = (415, "unsupported_content_encoding")
+BROKEN = (400, "invalid_content_encoding")
+
+CODED = [
+    ("gzip", "gzip", gzip.compress(PLAIN), None),
+    ("x-gzip", "x-gzip", gzip.compress(PLAIN), None),
+    ("gzip in capitals, among spaces", " GZIP ", gzip.compress(PLAIN), None),
+    ("deflate", "deflate", zlib.compress(PLAIN), None),
+    ("identity", "identity", PLAIN, None),
+    ("no name", "", PLAIN, None),
+    ("gzip that is not", "gzip", PLAIN, BROKEN),
+    ("gzip that is deflate", "gzip", zlib.compress(PLAIN), BROKEN),
+    ("deflate that is gzip", "deflate", gzip.compress(PLAIN), BROKEN),
+    ("deflate without its frame", "deflate", zlib.compress(PLAIN)[2:-4], BROKEN),
+    ("cut", "gzip", gzip.compress(PLAIN)[:-1], BROKEN),
+    ("wrong checksum", "gzip", gzip.compress(PLAIN)[:-8] + bytes(8), BROKEN),
+    ("a tail", "gzip", gzip.compress(PLAIN) + b"x", BROKEN),
+    ("a second member", "gzip", gzip.compress(PLAIN) + gzip.compress(b" "), BROKEN),
+    ("twice, said once", "gzip", gzip.compress(gzip.compress(PLAIN)), (400, "invalid_json")),
+    ("a bomb", "gzip", BOMB, (413, "request_too_large")),
+    ("a bomb that deflates", "deflate", zlib.compress(bytes(10_000_001)), (413, "request_too_large")),
+    ("nothing", "gzip", b"", (400, "invalid_json")),
+    ("nothing, compressed", "gzip", gzip.compress(b""), (400, "invalid_json")),
+    ("brotli", "br", b"\x0b\x05\x80{}\x03", UNSUPPORTED),
+    ("zstd", "zstd", b"{}", UNSUPPORTED),
+    ("compress", "compress", b"{}", UNSUPPORTED),
+    ("two codings", "gzip, gzip", gzip.compress(gzip.compress(PLAIN)), UNSUPPORTED),
+    ("two codings, one of them none", "identity, gzip", gzip.compress(PLAIN), UNSUPPORTED),
+    ("an unknown one", "x\xff", PLAIN, UNSUPPORTED),
+]
+
+
+@pytest.mark.parametrize(("coding", "body", "verdict"), [row[1:] for row in CODED], ids=[row[0] for row in CODED])
+async def test_content_encoding(coding, body, verdict):
+    """A body is decompressed within the limit, and goes on without its coding; or it is refused."""
+    app = Upstream()
+    request = Request(body, headers=[*JSON, ("content-encoding", coding)])
+    response = await request.to(LLMGate(app, callbacks=[Witness()]))
+    if verdict is None:
+        assert app.data == {"user": "u"}
+        assert b"content-encoding" not in dict(app.calls[0][0]["headers"])
+    else:
+        assert (response.status, response.error()["code"]) == verdict
+        assert app.calls == []
+        assert request.received == (verdict != UNSUPPORTED)
+
+
+@pytest.mark.parametrize(
+    ("headers", "verdict"),
+    [
+        ([("content-length", "10000001")], (413, "request_too_large")),
+        ([("content-length", "9" * 5000)], (413, "request_too_large")),
+        ([("content-length", "-1")], (400, "invalid_content_length")),
+        ([("content-length", "+12")], (400, "invalid_content_length")),
+        ([("content-length", "12, 12")], (400, "invalid_content_length")),
+        ([("content-length", "")], (400, "invalid_content_length")),
+        ([("content-length", "0x0c")], (400, "invalid_content_length")),
+        ([("content-length", "\xb2")], (400, "invalid_content_length")),
+        ([("content-length", "12"), ("content-length", "12")], (400, "repeated_header")),
+        ([("content-length", "12"), ("content-length", "13")], (400, "repeated_header")),
+        ([("content-encoding", "gzip"), ("content-encoding", "gzip")], (400, "repeated_header")),
+        ([("content-encoding", "identity"), ("content-encoding", "gzip")], (400, "repeated_header")),
+        ([("authorization", "Bearer a"), ("authorization", "Bearer b")], (400, "repeated_header")),
+        ([("expect", "100-continue"), ("content-length", "10000001")], (413, "request_too_large")),
+        ([("expect", "100-continue"), ("content-encoding", "br")], (415, "unsupported_content_encoding")),
+    ],
+)
+async def test_headers_alone_condemn(headers, verdict):
+    """What the head condemns is refused before the first `receive()`, so that a client need not send its body."""
+    app = Upstream()
+    request = Request(PLAIN, headers=[*JSON, *headers])
+    response = await request.to(LLMGate(app, callbacks=[Witness()]))
+    assert (response.status, response.error()["code"]) == verdict
+    assert request.received == 0
+    assert app.calls == []
+
+
+@pytest.mark.parametrize("length", ["0", "5", "12", "10000000", "012"])
+async def test_a_length_that_lies(length):
+    """The app is told the length of what it gets, whatever the client said."""
+    app = Upstream()
+    await Request(PLAIN, headers=[*JSON, ("content-length", length)]).to(LLMGate(app))
+    assert app.data == {"user": "u"}
+
+
+async def test_limit_is_kept_while_reading():
+    """A body of undeclared length is refused as soon as it is over the limit; the rest is not waited for."""
+    app = Upstream()
+    messages = [{"type": "http.request", "body": b" " * 60, "more_body": True} for _ in range(5)]
+    request = Request(messages=messages)
+    response = await request.to(LLMGate(app, max_body_bytes=100))
+    assert (response.status, response.error()["code"]) == (413, "request_too_large")
+    assert request.received == 2
+    assert app.calls == []
+
+
+async def test_headers_go_on_but_those_of_the_body_and_the_connection():
+    """End-to-end headers stay, repeated ones too, in order; hop-by-hop ones and the old body's go."""
+    kept = [("host", "h"), ("x-a", "1"), ("cookie", "a=1"), ("cookie", "b=2"), ("x-a", "2"), ("accept", "*/*")]
+    dropped = [
+        ("connection", "keep-alive, X-Private"),
+        ("x-private", "1"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-authorization", "Basic eA=="),
+        ("proxy-connection", "keep-alive"),
+        ("te", "trailers"),
+        ("trailer", "x-user"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("expect", "100-continue"),
+        ("content-md5", "x"),
+        ("digest", "x"),
+        ("content-digest", "x"),
+        ("repr-digest", "x"),
+        ("content-encoding", "identity"),
+        ("content-type", "application/json; charset=utf-16"),
+        ("content-length", "99"),
+    ]
+    app = Upstream()
+    await Request(PLAIN, headers=[*kept, *dropped]).to(LLMGate(app))
+    headers = [(name.decode(), value.decode()) for name, value in app.calls[0][0]["headers"]]
+    assert headers == [*kept, ("content-type", "application/json"), ("content-length", "12")]
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "CONTENT-LENGTH", "Transfer-Encoding"])
+async def test_header_names_of_any_case(name):
+    """A server need not lower header names; the gate compares them as if it had."""
+    app = Upstream()
+    headers = [(name.encode(), b"12"), (b"X-Case", b"Kept")]
+    if name == "Content-Type":
+        headers[0] = (name.encode(), b"application/json")
+    await Request(PLAIN, scope={"headers": headers}).to(LLMGate(app))
+    assert app.data == {"user": "u"}
+    assert (b"X-Case", b"Kept") in app.calls[0][0]["headers"]
+
+
+async def test_headers_that_grow_while_the_body_is_read():
+    """Trailers that a server adds to its own list during the body are neither trusted nor passed on."""
+    app = Upstream()
+    request = Request(chat(), scope={"headers": [(b"content-type", b"application/json")]})
+
+    async def receive():
+        request.scope["headers"] += [(b"authorization", b"Bearer admin"), (b"content-type", b"text/plain")]
+        return await request.receive()
+
+    seen = Reader()
+    await LLMGate(app, callbacks=[seen])(request.scope, receive, request.send)
+    assert app.data == seen.requests[0]
+    assert b"authorization" not in dict(app.calls[0][0]["headers"])
+
+
+async def test_scope_is_copied_not_changed():
+    """The caller's scope is left as it was, apart from nothing."""
+    app = Upstream()
+    request = Request(PLAIN, headers=[*JSON, ("x-a", "1")])
+    before = {**request.scope, "headers": list(request.scope["headers"])}
+    await request.to(LLMGate(app, callbacks=[Witness()]))
+    assert request.scope == before
+    assert {**app.calls[0][0], "headers": None} == {**before, "headers": None}
+    assert app.calls[0][0]["path"] == CHAT
