@@ -198,24 +198,25 @@ def decode(body: bytes, max_values: int) -> dict[str, Any]:
     return data
 
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-
-
 def count_values(body: bytes, enough: int) -> int:
     """Count a JSON text's values, without parsing it and never too low; not exactly where there cannot be `enough`.
 
-    The parser holds the interpreter, and millions of tiny values would stall every other call.
+    The parser holds the interpreter, and millions of tiny values would stall every other call. All steps are linear.
     """
     most = len(body) // 2 + 1
     if most > enough:
         most = _separators(body)
     if most > enough:
-        most = _separators(_STRING.sub(b"", body))
+        bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+        # A value has two strings at most, itself and its key.
+        most = bare.count(b'"') // 4
+        if most <= enough:
+            most = _separators(b"".join(bare.split(b'"')[::2]))
     return most
 
 
 def _separators(text: bytes) -> int:
-    return 1 + sum(map(text.count, (b",", b"[", b"{", b":")))
+    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def depth_exceeds(data: Any, limit: int) -> bool:
