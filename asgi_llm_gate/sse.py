@@ -1,7 +1,14 @@
-"""Server-sent events as OpenAI's endpoints send them."""
+"""Server-sent events, read and written as bytes: no awaiting, no clock (WHATWG HTML, "Server-sent events").
+
+A decoder keeps each event's raw bytes, so that what nobody changes goes on exactly as it came, and gives out an event
+only when it is whole. How the stream was cut into messages makes no difference: an event whose last line end is a CR
+waits for the byte that says whether an LF belongs to it.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,10 +18,119 @@ if TYPE_CHECKING:
 
 DONE = b"data: [DONE]\n\n"
 
+_BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
-def encode(chunk: Mapping[str, Any]) -> bytes:
-    """Return one chunk as an event: compact JSON in a single data line."""
-    return b"data: %b\n\n" % orjson.dumps(chunk)
+# Two line ends in a row. The groups are atomic: one CRLF is never read as two.
+_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+
+
+class EventTooLargeError(ValueError):
+    """An event is larger than a decoder may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event with its bytes as they came, up to and with its blank line.
+
+    Attributes:
+        raw: Those bytes.
+        data: The values of its `data` fields, joined by LF; None if it has none, as a comment or a further blank
+            line has not.
+    """
+
+    raw: bytes
+    data: bytes | None
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Event:
+        """Read an event from its bytes."""
+        if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+            return cls(raw, raw[6:-2])
+        fields = [_field(line) for line in _LINE_END.split(raw.removeprefix(_BOM))]
+        data = [value for name, value in fields if name == b"data"]
+        return cls(raw, b"\n".join(data) if data else None)
+
+    @property
+    def is_done(self) -> bool:
+        """The event is OpenAI's end of a stream."""
+        return self.data is not None and self.data.strip() == b"[DONE]"
+
+    def with_data(self, data: bytes) -> Event:
+        """Return the event with other data, in one line; its other fields and comments stay.
+
+        Args:
+            data: Without line ends.
+        """
+        if self.raw.startswith(b"data: ") and self.raw.find(b"\n") == len(self.raw) - 2:
+            return Event(b"data: %b\n\n" % data, data)
+        lines = []
+        replaced = False
+        for line in _LINE_END.split(self.raw.removeprefix(_BOM)):
+            if _field(line)[0] != b"data":
+                lines.append(line)
+            elif not replaced:
+                lines.append(b"data: " + data)
+                replaced = True
+        return Event(b"".join(line + b"\n" for line in lines if line) + b"\n", data)
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name, value.removeprefix(b" ")
+
+
+class Decoder:
+    """Cuts a byte stream into events.
+
+    Args:
+        max_event_bytes: The most bytes that one event may have.
+    """
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._buffer = bytearray()
+        self._searched = 0
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next bytes and return the events they complete.
+
+        Raises:
+            EventTooLargeError: An event is larger than allowed.
+        """
+        self._buffer += chunk
+        events: list[Event] = []
+        begin = 0
+        while (end := self._end_of_event(begin)) is not None:
+            events.append(Event.parse(bytes(self._buffer[begin:end])))
+            begin = end
+        del self._buffer[:begin]
+        # A blank line has four bytes at most, of which three may be here already.
+        self._searched = max(0, len(self._buffer) - 3)
+        if len(self._buffer) > self._max_event_bytes:
+            raise EventTooLargeError(f"an event has more than {self._max_event_bytes} bytes")
+        return events
+
+    def _end_of_event(self, begin: int) -> int | None:
+        """Return where the event that begins here ends; None if that is not known yet."""
+        blank = _LINE_END.match(self._buffer, begin)
+        match = blank or _BLANK_LINE.search(self._buffer, max(begin, self._searched))
+        if match is None or (match.end() == len(self._buffer) and self._buffer.endswith(b"\r")):
+            return None
+        return match.end()
+
+    def close(self) -> list[Event]:
+        """Return what is left at the end of the stream: an event that no blank line ended."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._searched = 0
+        return [Event.parse(rest)] if rest else []
+
+
+def encode(chunk: Mapping[str, Any], name: str | None = None) -> bytes:
+    """Return one chunk as an event: compact JSON in a single data line, under a name if one is given."""
+    event = b"data: %b\n\n" % orjson.dumps(chunk)
+    return b"event: %b\n%b" % (name.encode(), event) if name else event
 
 
 def encode_stream(chunks: Iterable[Mapping[str, Any]]) -> bytes:

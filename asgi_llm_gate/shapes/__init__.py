@@ -1,15 +1,99 @@
-"""What each kind of endpoint's bodies look like: one module a wire shape, pure functions on dicts."""
+"""What each kind of endpoint's bodies look like: one module a wire shape, pure functions and small classes on dicts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from asgi_llm_gate.record import Record
 
 Json = dict[str, Any]
+
+# Which of a stream's texts: the choice's or output's index first, then what tells its texts apart.
+TextName = tuple[Any, ...]
+
+Channel = Literal["text", "tool_calls", "refusal", "reasoning"]
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place in a chunk where a piece of some text stands.
+
+    Attributes:
+        holder: The object that has it.
+        key: Under which name.
+        text: Which of the stream's texts it continues.
+        channel: What kind of text that is.
+        index: The choice it belongs to.
+        choice: What carries `logprobs` beside it.
+    """
+
+    holder: Json
+    key: str
+    text: TextName
+    channel: Channel
+    index: int
+    choice: Json
+
+    @property
+    def piece(self) -> str:
+        """The piece that stands there."""
+        piece: str = self.holder[self.key]
+        return piece
+
+    def put(self, piece: str) -> None:
+        """Put another piece there; log probabilities, which spell the old one out, go."""
+        self.holder[self.key] = piece
+        if self.choice.get("logprobs"):
+            self.choice["logprobs"] = None
+
+
+class Stream(Protocol):
+    """One stream of a shape: finds the pieces in its chunks, and makes chunks that fit in."""
+
+    def slots(self, chunk: Json) -> Iterator[Slot]:
+        """Yield where pieces stand in a chunk, in order, none of them empty."""
+        ...
+
+    def finishing(self, chunk: Json) -> Iterable[TextName]:
+        """Return the texts that get no more pieces after this chunk, by what their names begin with."""
+        ...
+
+    def is_preamble(self, chunk: Json) -> bool:
+        """Tell whether a chunk only opens the stream: it says nothing yet, and may wait for the first that does."""
+        ...
+
+    def seen(self, chunk: Json) -> bool:
+        """Take note of a chunk that goes to the client, and mend what in it must agree with those before it.
+
+        Returns:
+            True if there was something to mend.
+        """
+        ...
+
+    def more(self, slot: Slot, text: str) -> Json:
+        """Return a chunk that carries more of a slot's text."""
+        ...
+
+    def message_end(self, message: str, finish_reason: str) -> Iterator[Json]:
+        """Yield the chunks that say a last message, where it is not empty, and finish every open choice."""
+        ...
+
+    def error_end(self, error: Json) -> Iterator[Json]:
+        """Yield the chunks that end the stream with an error, of which the envelope's fields are given."""
+        ...
+
+    def event_name(self, chunk: Json) -> str | None:
+        """Return the name of the event that carries a chunk, or None if the protocol names none."""
+        ...
+
+    @property
+    def ends_with_done(self) -> bool:
+        """The protocol ends its streams with ``[DONE]``."""
+        ...
 
 
 class Shape(Protocol):
@@ -25,6 +109,10 @@ class Shape(Protocol):
 
     def rejection_chunks(self, data: Json, message: str, *, id: str, created: int) -> Iterator[Json]:
         """Return the same as the chunks of a stream."""
+        ...
+
+    def open_stream(self) -> Stream | None:
+        """Return a stream's reader, or None if the endpoint's streams carry no text."""
         ...
 
     @property

@@ -10,7 +10,9 @@ from asgi_llm_gate.shapes.common import choice_count, joined, lines, model_of, n
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asgi_llm_gate.shapes import Json
+    from asgi_llm_gate.shapes import Channel, Json
+from asgi_llm_gate.shapes import Slot
+from asgi_llm_gate.shapes.choices import ChoiceStream
 
 
 class Response(Record):
@@ -97,7 +99,99 @@ def rejection_chunks(data: Json, message: str, *, id: str, created: int) -> Iter
     )
     for delta, finish_reason in steps:
         for index in range(choice_count(data)):
-            choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-            yield {**head, "choices": [choice], **usage}
+            yield {**head, "choices": [_choice(index, delta, finish_reason)], **usage}
     if usage:
         yield {**head, "choices": [], "usage": no_usage()}
+
+
+class ChatStream(ChoiceStream):
+    """The chunks of a chat completion.
+
+    Of its texts, `content` may be a string or a list of parts; reasoning comes as ``reasoning_content`` (DeepSeek,
+    vLLM), ``reasoning`` (OpenRouter) or in ``thinking`` parts (Mistral); tool calls are told apart by their index.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[int, str] = {}
+
+    def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
+        """Yield the places of a choice's delta."""
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            return
+        for key, channel in _DELTA_TEXTS:
+            if isinstance(delta.get(key), str):
+                yield Slot(delta, key, (index, key), channel, index, choice)
+        if isinstance(delta.get("content"), list):
+            yield from _part_slots(delta["content"], "text", index, choice)
+        for call in objects(delta.get("tool_calls")):
+            function = call.get("function")
+            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+                yield Slot(function, "arguments", (index, "tool_calls", call.get("index")), "tool_calls", index, choice)
+        function = delta.get("function_call")
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+            yield Slot(function, "arguments", (index, "function_call"), "tool_calls", index, choice)
+
+    def piece_choice(self, slot: Slot, text: str) -> Json:
+        """Return a choice whose delta carries a piece of a slot's text."""
+        return _choice(slot.index, _delta(slot, text), None)
+
+    def message_choice(self, index: int, message: str) -> Json:
+        """Return a choice that says a message."""
+        return _choice(index, {"content": message}, None)
+
+    def last_choice(self, index: int, finish_reason: str) -> Json:
+        """Return a choice that says nothing and finishes."""
+        return _choice(index, {}, finish_reason)
+
+    def mend(self, choice: Json, index: int) -> bool:
+        """Set the text so far, which Perplexity's chunks repeat beside each delta, to what the client was sent."""
+        message = choice.get("message")
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            return False
+        self._said[index] = said = self._said.get(index, "") + joined((choice.get("delta") or {}).get("content"))
+        differs = message["content"] != said
+        message["content"] = said
+        return differs
+
+    def says_nothing(self, choice: Json) -> bool:
+        """Tell whether a choice without a piece has no more than a role in its delta."""
+        delta = choice.get("delta") or {}
+        return choice.get("finish_reason") is None and not any(value for key, value in delta.items() if key != "role")
+
+
+open_stream = ChatStream
+
+_DELTA_TEXTS: tuple[tuple[str, Channel], ...] = (
+    ("content", "text"),
+    ("refusal", "refusal"),
+    ("reasoning_content", "reasoning"),
+    ("reasoning", "reasoning"),
+)
+
+
+def _part_slots(parts: Any, channel: Channel, index: int, choice: Json) -> Iterator[Slot]:
+    """Yield the places of content parts; what a ``thinking`` part has inside is reasoning."""
+    for part in objects(parts):
+        if isinstance(part.get("text"), str):
+            yield Slot(part, "text", (index, "parts", channel), channel, index, choice)
+        elif isinstance(part.get("thinking"), list):
+            yield from _part_slots(part["thinking"], "reasoning", index, choice)
+
+
+def _delta(slot: Slot, text: str) -> Json:
+    """Return a delta that carries text in the place of a slot."""
+    kind = slot.text[1] if isinstance(slot.text, tuple) else slot.key
+    if kind == "tool_calls":
+        return {"tool_calls": [{"index": slot.text[2], "function": {"arguments": text}}]}  # type: ignore[index]  # a tuple
+    if kind == "function_call":
+        return {"function_call": {"arguments": text}}
+    if kind == "parts":
+        part = {"type": "text", "text": text}
+        return {"content": [part if slot.channel == "text" else {"type": "thinking", "thinking": [part]}]}
+    return {slot.key: text}
+
+
+def _choice(index: int, delta: Json, finish_reason: str | None) -> Json:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

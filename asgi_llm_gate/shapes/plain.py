@@ -30,3 +30,7 @@ def rejection(data: Json, message: str, *, id: str, created: int) -> None:  # th
 def rejection_chunks(data: Json, message: str, *, id: str, created: int) -> Iterator[Json]:  # noqa: ARG001  # likewise
     """Yield nothing, as `rejection` returns nothing."""
     return iter(())
+
+
+def open_stream() -> None:
+    """Return None: streams of images or audio carry no text."""

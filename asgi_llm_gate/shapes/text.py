@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asgi_llm_gate.shapes import Json
+from asgi_llm_gate.shapes import Slot
+from asgi_llm_gate.shapes.choices import ChoiceStream
 
 
 class Response(Record):
@@ -46,6 +48,30 @@ def rejection_chunks(data: Json, message: str, *, id: str, created: int) -> Iter
         yield {**head, "choices": [_choice(index, message, "stop")], **usage}
     if usage:
         yield {**head, "choices": [], "usage": no_usage()}
+
+
+class TextStream(ChoiceStream):
+    """The chunks of a text completion."""
+
+    def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
+        """Yield the place of a choice's text."""
+        if isinstance(choice.get("text"), str):
+            yield Slot(choice, "text", (index, "text"), "text", index, choice)
+
+    def piece_choice(self, slot: Slot, text: str) -> Json:
+        """Return a choice with a piece of text."""
+        return _choice(slot.index, text, None)
+
+    def message_choice(self, index: int, message: str) -> Json:
+        """Return a choice that says a message."""
+        return _choice(index, message, None)
+
+    def last_choice(self, index: int, finish_reason: str) -> Json:
+        """Return a choice that says nothing and finishes."""
+        return _choice(index, "", finish_reason)
+
+
+open_stream = TextStream
 
 
 def _head(data: Json, id: str, created: int) -> Json:

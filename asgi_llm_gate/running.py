@@ -1,0 +1,126 @@
+"""The app at work: in the caller's task, with what runs beside it in child tasks, and an end that can come early."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+    from anyio.abc import TaskGroup
+    from starlette.types import Message, Receive
+
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class WatchedReceive:
+    """The app's `receive` while the gate itself watches for the client's disconnect.
+
+    Only one task at a time may read from a server. That is `watch`; the app is given the body, and then waits for what
+    `watch` sees or the gate tells.
+    """
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+        self._disconnected = anyio.Event()
+
+    async def __call__(self) -> Message:
+        """Return the body once, then a disconnect when there is one."""
+        if self._body is not None and not self._disconnected.is_set():
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._disconnected.wait()
+        return {"type": "http.disconnect"}
+
+    async def watch(self) -> None:
+        """Return when the client has gone."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.tell_disconnect()
+
+    def tell_disconnect(self) -> None:
+        """Answer this and every later call of the app with a disconnect."""
+        self._disconnected.set()
+
+
+class Running:
+    """One run of the app.
+
+    Args:
+        receive: The app's `receive`.
+        grace: Seconds the app has between the disconnect it is told and its cancellation.
+        gone: Is told that the client went away.
+
+    Attributes:
+        ended: The gate has ended the run early: what the app still sends or raises is no one's business.
+    """
+
+    def __init__(self, receive: WatchedReceive, grace: float, gone: Work) -> None:
+        self._receive = receive
+        self._grace = grace
+        self._gone = gone
+        self._app = anyio.CancelScope()
+        self._watch = anyio.CancelScope()
+        self._done = anyio.Event()
+        self._group: TaskGroup | None = None
+        self.ended = False
+
+    async def run(self, app: Work, beside: Iterable[Work]) -> None:
+        """Run the app, and other things beside it, until all of them are through.
+
+        Raises:
+            Exception: What the app raised, unless the run had been ended by then; what runs beside is cancelled.
+        """
+        failure: Exception | None = None
+        async with anyio.create_task_group() as self._group:
+            self._group.start_soon(self._watch_client)
+            for task in beside:
+                self._group.start_soon(task)
+            with self._app:
+                try:
+                    await app()
+                except Exception as exc:
+                    failure = exc
+            self._done.set()
+            self._watch.cancel()
+            if failure is not None and not self.ended:
+                self._group.cancel_scope.cancel()
+        if failure is not None and not self.ended:
+            raise failure
+
+    def start(self, task: Work) -> None:
+        """Run one more thing beside the app."""
+        assert self._group is not None  # noqa: S101  # only called while the app runs
+        self._group.start_soon(task)
+
+    def end(self) -> None:
+        """Tell the app that its client is gone, give it its grace, and cancel it; without waiting for that."""
+        if not self.ended:
+            self.ended = True
+            self._receive.tell_disconnect()
+            self.start(self._stop)
+
+    def answered(self) -> None:
+        """Stop watching the client: the response is complete, and the app may finish in peace.
+
+        Servers answer `receive` with a disconnect from then on.
+        """
+        self._watch.cancel()
+        self._receive.tell_disconnect()
+
+    async def _watch_client(self) -> None:
+        with self._watch:
+            await self._receive.watch()
+            if not self.ended:
+                self.end()
+                await self._gone()
+
+    async def _stop(self) -> None:
+        with anyio.move_on_after(self._grace):
+            await self._done.wait()
+        self._app.cancel()

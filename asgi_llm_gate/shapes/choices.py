@@ -1,0 +1,117 @@
+"""Streams of choices: what chat and text completions have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asgi_llm_gate.shapes.common import objects
+
+if TYPE_CHECKING:
+    from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+    from asgi_llm_gate.shapes import Json, Slot, TextName
+
+
+class ChoiceStream(ABC):
+    """A stream whose chunks have `choices`, each with an `index`, until its `finish_reason` comes.
+
+    Subclasses say where in a choice the pieces stand, and how a choice with a piece is made.
+    """
+
+    ends_with_done = True
+
+    def __init__(self) -> None:
+        self._head: Json = {}
+        self._open: dict[int, None] = {}
+        self._finished: set[int] = set()
+
+    def slots(self, chunk: Json) -> Iterator[Slot]:
+        """Yield where pieces stand in a chunk, in order, none of them empty."""
+        for choice in objects(chunk.get("choices", [])):
+            for slot in self.choice_slots(choice, _index(choice)):
+                if slot.piece:
+                    yield slot
+
+    @abstractmethod
+    def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
+        """Yield the places of one choice, empty ones too."""
+
+    @abstractmethod
+    def piece_choice(self, slot: Slot, text: str) -> Json:
+        """Return a choice that carries a piece of a slot's text."""
+
+    @abstractmethod
+    def message_choice(self, index: int, message: str) -> Json:
+        """Return a choice that says a message."""
+
+    @abstractmethod
+    def last_choice(self, index: int, finish_reason: str) -> Json:
+        """Return a choice that says nothing and finishes."""
+
+    def finishing(self, chunk: Json) -> Iterator[TextName]:
+        """Yield the index of each choice that a chunk finishes."""
+        for choice in objects(chunk.get("choices", [])):
+            if choice.get("finish_reason") is not None:
+                yield (_index(choice),)
+
+    def is_preamble(self, chunk: Json) -> bool:
+        """Tell whether a chunk has neither a piece nor an end nor anything but roles and filters' results."""
+        choices = list(objects(chunk.get("choices", [])))
+        return (
+            "error" not in chunk
+            and not chunk.get("usage")
+            and not any(True for _ in self.slots(chunk))
+            and all(self.says_nothing(choice) for choice in choices)
+        )
+
+    def says_nothing(self, choice: Json) -> bool:
+        """Tell whether a choice without a piece says nothing else either."""
+        return choice.get("finish_reason") is None and not choice.get("text")
+
+    def seen(self, chunk: Json) -> bool:
+        """Take note of a chunk's head and of which choices it opens and finishes."""
+        mended = False
+        if chunk.get("id"):
+            self._head = {name: value for name, value in chunk.items() if name in _HEAD}
+        for choice in objects(chunk.get("choices", [])):
+            index = _index(choice)
+            if choice.get("finish_reason") is not None:
+                self._finished.add(index)
+            self._open[index] = None
+            mended = self.mend(choice, index) or mended
+        return mended
+
+    def mend(self, choice: Json, index: int) -> bool:  # noqa: ARG002  # for shapes that have something to mend
+        """Make a choice agree with those before it; True if it did not."""
+        return False
+
+    def event_name(self, chunk: Json) -> None:  # noqa: ARG002  # the shapes' signature
+        """Return None: these events have no names."""
+
+    def more(self, slot: Slot, text: str) -> Json:
+        """Return a chunk that carries more of a slot's text."""
+        return self._chunk(self.piece_choice(slot, text))
+
+    def message_end(self, message: str, finish_reason: str) -> Iterator[Json]:
+        """Yield the message for every open choice, and a finish for each."""
+        unfinished = [index for index in self._open or {0: None} if index not in self._finished]
+        for index in unfinished if message else ():
+            yield self._chunk(self.message_choice(index, message))
+        for index in unfinished:
+            yield self._chunk(self.last_choice(index, finish_reason))
+
+    def error_end(self, error: Json) -> Iterator[Json]:
+        """Yield the error in the envelope, as official clients raise it."""
+        yield {"error": error}
+
+    def _chunk(self, choice: Json) -> Json:
+        return {**self._head, "choices": [choice]}
+
+
+_HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
+
+
+def _index(choice: Json) -> int:
+    index: Any = choice.get("index")
+    return index if isinstance(index, int) else 0

@@ -1,0 +1,136 @@
+"""A stream's way through the text hooks: whole events in, whole events out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from asgi_llm_gate import sse
+from asgi_llm_gate.hooks import Hook
+from asgi_llm_gate.record import Record, as_record
+from asgi_llm_gate.shapes import Channel, Json, Slot, Stream, TextName
+from asgi_llm_gate.window import Window
+
+
+class Piece(str):
+    """A piece of a streamed text, as `async_post_call_streaming_hook` is given it.
+
+    Attributes:
+        channel: ``text``, ``tool_calls``, ``refusal`` or ``reasoning``.
+        index: The choice's index.
+    """
+
+    __slots__ = ("channel", "index")
+
+    channel: Channel
+    index: int
+
+
+class TextHook:
+    """One callback's `async_post_call_streaming_hook`, with the channels and the look-ahead it asks for."""
+
+    __slots__ = ("channels", "hook", "window")
+
+    def __init__(self, hook: Hook, window: int) -> None:
+        self.hook = hook
+        asked: Any = getattr(hook.callback, "streaming_channels", None) or ("text",)
+        self.channels = frozenset(asked)
+        self.window: int = getattr(hook.callback, "streaming_window", None) or window
+
+
+class _Text:
+    """One text of a stream on its way through the hooks of its channel."""
+
+    __slots__ = ("_arguments", "_stages", "slot")
+
+    def __init__(self, slot: Slot, hooks: Sequence[TextHook], arguments: Mapping[str, Any]) -> None:
+        self.slot = slot
+        self._stages = [(text.hook, Window(text.window)) for text in hooks if slot.channel in text.channels]
+        self._arguments = arguments
+
+    async def push(self, piece: str) -> str:
+        """Return what may go out after one more piece."""
+        for hook, window in self._stages:
+            if not piece:
+                break
+            piece = window.settle(await self._call(hook, window.take(piece)))
+        return piece
+
+    async def flush(self) -> str:
+        """Return what was held back: each hook's rest goes through those after it."""
+        piece = ""
+        for hook, window in self._stages:
+            piece = await self._call(hook, window.flush() + piece) if piece else window.flush()
+        return piece
+
+    async def _call(self, hook: Hook, text: str) -> str:
+        piece = Piece(text)
+        piece.channel = self.slot.channel
+        piece.index = self.slot.index
+        result = await hook(_text_or_none, response=piece, **self._arguments)
+        return text if result is None else result
+
+
+class TextEditor:
+    """Rewrites the pieces in one stream's chunks.
+
+    Args:
+        hooks: The text hooks, in order.
+        stream: The stream's reader.
+        arguments: What hooks are given beside the piece.
+    """
+
+    def __init__(self, hooks: Sequence[TextHook], stream: Stream, arguments: Mapping[str, Any]) -> None:
+        self._hooks = hooks
+        self._stream = stream
+        self._arguments = arguments
+        self._texts: dict[TextName, _Text] = {}
+
+    async def edit(self, chunk: Json) -> tuple[list[Json], bool]:
+        """Have the hooks look at a chunk.
+
+        Returns:
+            Chunks that must go before it, and whether it was changed itself.
+        """
+        changed = False
+        slots: dict[TextName, Slot] = {}
+        for slot in self._stream.slots(chunk):
+            text = self._texts.get(slot.text)
+            if text is None:
+                text = self._texts[slot.text] = _Text(slot, self._hooks, self._arguments)
+            piece = await text.push(slot.piece)
+            if piece != slot.piece:
+                slot.put(piece)
+                changed = True
+            slots[slot.text] = slot
+        before: list[Json] = []
+        for name in self._stream.finishing(chunk):
+            async for text, rest in self._flushed(name):
+                slot_here = slots.get(text.slot.text)
+                if slot_here is None:
+                    before.append(self._stream.more(text.slot, rest))
+                else:
+                    slot_here.put(slot_here.piece + rest)
+                    changed = True
+        return before, changed
+
+    async def close(self) -> list[Json]:
+        """Return chunks with all text that is still held back."""
+        return [self._stream.more(text.slot, rest) async for text, rest in self._flushed(())]
+
+    async def _flushed(self, name: TextName) -> AsyncIterator[tuple[_Text, str]]:
+        for key in [key for key in self._texts if key[: len(name)] == name]:
+            text = self._texts.pop(key)
+            rest = await text.flush()
+            if rest:
+                yield text, rest
+
+
+def _text_or_none(result: Any) -> str | None:
+    if isinstance(result, Exception):
+        raise result
+    if result is None or isinstance(result, str):
+        return result
+    raise TypeError(f"a streaming hook returned {type(result).__name__}; expected a str or None")
