@@ -1,4 +1,5 @@
-# ruff: noqa: F401, F821  # typed in as LiteLLM's page shows it: some names of annotations are never imported
+# ruff: noqa: E501, F401, F821, I001  # typed in as LiteLLM's page shows it: some names of annotations are never imported
+# fmt: off
 # A handler that answers some prompts itself. Its return annotation can't be evaluated: Optional takes one type.
 
 from litellm.integrations.custom_logger import CustomLogger

@@ -1,4 +1,5 @@
-# ruff: noqa: F401  # typed in as LiteLLM's page shows it, unused imports and all
+# ruff: noqa: E501, F401, I001  # typed in as LiteLLM's page shows it, unused imports and all
+# fmt: off
 # A handler with every call hook: calls are sent to another model.
 
 from litellm.integrations.custom_logger import CustomLogger
