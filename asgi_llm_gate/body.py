@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from asgi_llm_gate.auth import KEY_HEADERS
 from asgi_llm_gate.errors import GateError
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ _DROPPED = frozenset(
     }
 )
 
+# What a Connection header says on every other connection, and what it can't make hop-by-hop (RFC 9110 §7.6.1).
+_USUAL = frozenset({b"keep-alive", b"close"})
+_END_TO_END = frozenset({*KEY_HEADERS, b"cookie", b"host"})
+
 # Of these a second one could be read differently by the gate and by the app.
 _SINGLE = (b"content-type", b"content-length", b"content-encoding", b"authorization")
 
@@ -52,12 +57,14 @@ class Head:
 
     Attributes:
         method: The method, in upper case.
+        headers: All headers, as they were.
         kept: The headers the app will get, in order.
         named: The last value of every header, by lower-case name.
         repeated: The names in `_SINGLE` that occur more than once.
     """
 
     method: str
+    headers: RawHeaders
     kept: RawHeaders = field(default_factory=list)
     named: dict[bytes, bytes] = field(default_factory=dict)
     repeated: list[bytes] = field(default_factory=list)
@@ -65,24 +72,32 @@ class Head:
     @classmethod
     def of(cls, scope: Scope) -> Head:
         """Read the head of an HTTP scope."""
-        head = cls(scope["method"].upper())
+        head = cls(scope["method"].upper(), list(scope["headers"]))
         named = head.named
-        for name, value in scope["headers"]:
+        hop_by_hop: set[bytes] = set()
+        for name, value in head.headers:
             key = name.lower()
             if key in named and key in _SINGLE:
                 head.repeated.append(key)
             named[key] = value
-            if key not in _DROPPED:
+            if key == b"connection":
+                hop_by_hop.update(token.strip().lower() for token in value.split(b","))
+            elif key not in _DROPPED:
                 head.kept.append((name, value))
-        if b"connection" in named:
-            tokens = {token.strip().lower() for token in named[b"connection"].split(b",")}
-            head.kept = [(name, value) for name, value in head.kept if name.lower() not in tokens]
+        if hop_by_hop - _USUAL:
+            dropped = hop_by_hop - _END_TO_END
+            head.kept = [(name, value) for name, value in head.kept if name.lower() not in dropped]
         return head
 
     @property
     def declares_body(self) -> bool:
         """The headers say that a body follows."""
         return b"transfer-encoding" in self.named or self.named.get(b"content-length", b"0") != b"0"
+
+    @property
+    def is_preflight(self) -> bool:
+        """A browser asks what it may send (CORS): it shows no key, and says nothing to a model."""
+        return self.method == "OPTIONS" and not self.declares_body
 
     @property
     def encoding(self) -> str:
@@ -138,18 +153,17 @@ async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes | Non
     message = await receive()
     if message["type"] != "http.request":
         return None
-    chunks = [message.get("body", b"")]
-    size = len(chunks[0])
-    while message.get("more_body", False) and size <= max_bytes:
+    body: bytes | bytearray = message.get("body", b"")
+    if message.get("more_body", False):
+        body = bytearray(body)
+    while message.get("more_body", False) and len(body) <= max_bytes:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        chunk = message.get("body", b"")
-        chunks.append(chunk)
-        size += len(chunk)
-    if size > max_bytes:
+        body += message.get("body", b"")
+    if len(body) > max_bytes:
         raise too_large(max_bytes)
-    body = b"".join(chunks)
+    body = bytes(body)
     if not head.encoding or not body:
         return body
     try:

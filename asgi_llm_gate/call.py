@@ -96,7 +96,8 @@ class CallData:
 
     def _restore_metadata(self, content: dict[str, Any]) -> None:
         metadata = content.pop("metadata", None)
-        requested = metadata.get("requester_metadata") if isinstance(metadata, Mapping) else None
+        sent = self._own["metadata"]["requester_metadata"]
+        requested = metadata.get("requester_metadata", sent) if isinstance(metadata, Mapping) else sent
         if self._sent_metadata or requested:
             content["metadata"] = requested
 

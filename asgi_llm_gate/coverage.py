@@ -59,7 +59,8 @@ def _row(endpoints: Sequence[Endpoint], settings: Settings, hooks: Mapping[str, 
     first = endpoints[0]
     call_type = first.call_type
     own = [path for path, named in settings.paths.items() if named != PASS and by_call_type(named) == first]
-    paths = (*(endpoint.suffix for endpoint in endpoints), *own)
+    kind = " (WebSocket)" if first in WEBSOCKETS else ""
+    paths = (*(f"{endpoint.suffix}{kind}" for endpoint in endpoints), *own)
     if not first.inspected:
         return Row(call_type, paths, settings.policies.get(call_type, "deny"), {})
     user = settings.user_params if settings.enforce_user_param else ()
@@ -72,7 +73,7 @@ def report(settings: Settings) -> str:
     inspected = [row for row in found if row.policy == "inspect"]
     unseen = [row for row in found if row.policy != "inspect"]
     lines = [
-        *_table(("CALL", "PATH", *(_TITLES[method] for method in STAGES), "USER"), map(_inspected, inspected)),
+        *_table(("CALL", "PATH", *(_TITLES[method] for method in STAGES), "REQUIRED USER"), map(_inspected, inspected)),
         "",
         *_table(("NOT INSPECTED", "POLICY", "PATH"), map(_unseen, unseen)),
         "",
@@ -94,13 +95,15 @@ def _unseen(row: Row) -> tuple[str, ...]:
 
 
 def _notes(settings: Settings) -> Iterator[str]:
+    if any(overrides(callback, "async_moderation_hook") for callback in settings.callbacks):
+        yield "Beside the call: nothing is sent to the client before these hooks' verdict."
     if settings.enforced_params:
         yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
     for callback in settings.callbacks:
         unserved = [method for method in UNSERVED if overrides(callback, method)]
         if unserved:
             yield f"Not called by this version: {type(callback).__name__}.{{{', '.join(unserved)}}}."
-    yield "Every other path is no LLM call and passes untouched."
+    yield "Every other path is no LLM call, and no hook sees it."
 
 
 def _table(titles: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -15,23 +15,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class DeadlineError(TimeoutError):
+    """The time limit ran out."""
+
+
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:
-    """Await something for at most so many seconds; `TimeoutError` after that.
+    """Await something for at most so many seconds; `DeadlineError` after that.
 
     Under asyncio a coroutine is stepped once before any timer is set: one that never suspends, as most hooks
     and most body reads, pays for none. `asyncio.timeout` may be entered then, inside whatever scopes the
     coroutine has opened meanwhile, because unlike anyio's and trio's scopes it needs no nesting order.
     """
     if not inspect.iscoroutine(awaitable) or not _on_asyncio():
-        with anyio.fail_after(seconds):
+        with anyio.move_on_after(seconds):
             return await awaitable
+        raise DeadlineError
     try:
         pending = awaitable.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
-    async with asyncio.timeout(seconds):
-        return await _resume(awaitable, pending)
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await _resume(awaitable, pending)
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlineError from None
+        raise
 
 
 def _on_asyncio() -> bool:

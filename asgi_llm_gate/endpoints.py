@@ -105,6 +105,9 @@ _API_PREFIX = re.compile(r"(?:.*/)?(?:v\d+\w*|openai|api)", re.IGNORECASE | re.D
 # of an escape or of a URL's other parts, and empty or dotted segments.
 _ODD = re.compile(r"[^!-~]|[\\;%#?]|//|/\.\.?(?:/|$)")
 
+# How often over an escape may be escaped and still be seen through.
+_MAX_UNQUOTE = 5
+
 
 class Routes:
     """The table made ready for one gate: an app's own paths added, one look-up to pass what is no LLM call."""
@@ -154,7 +157,9 @@ def _fits(endpoint: Endpoint, path: str) -> bool:
 
 def _cleanings(path: str) -> Iterable[str]:
     """Yield the plain paths that some router, proxy or URL library might read an odd one as."""
-    path = unicodedata.normalize("NFKC", unquote(path))
+    for _ in range(_MAX_UNQUOTE):
+        path = unquote(path)
+    path = unicodedata.normalize("NFKC", path)
     path = "".join(char for char in path if "!" <= char <= "~").replace("\\", "/")
     for cut in (path, re.split(r"[?#]", path, maxsplit=1)[0]):
         segments: list[str] = []

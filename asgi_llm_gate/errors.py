@@ -118,13 +118,11 @@ def intended(exc: BaseException) -> GateError | None:
 def error_answer(error: GateError, request_id: str | None = None) -> Answer:
     """Render an error in the envelope, with an ``x-request-id`` that clients show as ``request_id``."""
     fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    headers = [(b"x-request-id", (request_id or new_request_id()).encode())]
-    headers += [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in error.headers.items()
-        if name.lower() not in _FRAMING and _sendable(name) and _sendable(value)
-    ]
-    return Answer(error.status_code, orjson.dumps({"error": fields}), headers=tuple(headers))
+    headers = {b"x-request-id": (request_id or new_request_id()).encode()}
+    for name, value in error.headers.items():
+        if name.lower() not in _FRAMING and _sendable(name) and _sendable(value):
+            headers[name.lower().encode()] = value.encode()
+    return Answer(error.status_code, orjson.dumps({"error": fields}), headers=tuple(headers.items()))
 
 
 def new_request_id() -> str:

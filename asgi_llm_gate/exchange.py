@@ -17,7 +17,7 @@ from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
 from asgi_llm_gate.body import Head, Replay, decode, read_body
 from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.call import CallData
-from asgi_llm_gate.deadline import within
+from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.errors import GateError, Rejection, UpstreamError, error_answer, intended, internal_error
 from asgi_llm_gate.fields import require, require_user
 from asgi_llm_gate.hooks import STAGES, Hook, chain, new_data, replacement, report_failure
@@ -98,7 +98,7 @@ class Exchange:
             await self._refuse(exc)
             return
         if body is None:
-            await self.plan.app(self.scope, Replay(b"", self.receive), self.send)
+            await self.plan.app({**self.scope, "headers": self.head.headers}, Replay(b"", self.receive), self.send)
         else:
             await self._run_app(body)
 
@@ -108,19 +108,25 @@ class Exchange:
         A method other than POST makes a call only with a body, and may not say beforehand that it has one.
         """
         settings = self.plan.settings
-        key = presented_key(self.head.named)
-        self.caller = await authenticate(self.scope, key, settings.master_key, settings.custom_auth)
         announced = self.head.method == "POST" or self.head.declares_body
+        if not self.head.is_preflight:
+            await self._identify()
         if announced:
             self._check_head()
         try:
             raw = await within(settings.body_timeout, read_body(self.receive, self.head, settings.max_body_bytes))
-        except TimeoutError:
+        except DeadlineError:
             message = f"The request body was not complete within {settings.body_timeout:g} seconds"
             raise GateError(408, message, code="request_timeout") from None
         if raw and not announced:
             self._check_head()
+            await self._identify()
         return raw
+
+    async def _identify(self) -> None:
+        settings = self.plan.settings
+        key = presented_key(self.head.named)
+        self.caller = await authenticate(self.scope, key, settings.master_key, settings.custom_auth)
 
     def _check_head(self) -> None:
         if not self.endpoint.inspected:
@@ -205,7 +211,7 @@ class Exchange:
     def _wants(self, start: Message) -> bool:
         if start["status"] >= 400:
             return bool(self.plan.failure)
-        return bool(self.plan.success) and has_whole_body(start) and is_json(start)
+        return bool(self.plan.success) and self.head.method != "HEAD" and has_whole_body(start) and is_json(start)
 
     async def _finish(self, collected: Collected) -> None:
         """Have the hooks look at a whole response, and send what they make of it."""

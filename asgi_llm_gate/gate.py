@@ -80,9 +80,11 @@ class LLMGate:
 
     async def _authenticated(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, for a caller with the right key, what no hook looks at."""
-        key = presented_key(Head.of(scope).named)
+        head = Head.of(scope)
         try:
-            await authenticate(scope, key, self.settings.master_key, self.settings.custom_auth)
+            if not head.is_preflight:
+                key = presented_key(head.named)
+                await authenticate(scope, key, self.settings.master_key, self.settings.custom_auth)
         except Exception as exc:
             error = intended(exc)
             if error is None:

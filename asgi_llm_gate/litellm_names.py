@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import Request
 
 from asgi_llm_gate.auth import UserAPIKeyAuth
 from asgi_llm_gate.cache import DualCache
-from asgi_llm_gate.cache.memory import InMemoryCache
 from asgi_llm_gate.endpoints import get_formatted_prompt
 from asgi_llm_gate.hooks import CallHooks
 from asgi_llm_gate.record import Record
@@ -34,7 +34,7 @@ class CustomLogger(CallHooks):
 
 
 class HTTPException(StarletteHTTPException):
-    """FastAPI's: its detail may be a mapping."""
+    """FastAPI's: its detail may be anything, most often a mapping."""
 
     def __init__(self, status_code: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status_code, detail, headers)
@@ -42,7 +42,7 @@ class HTTPException(StarletteHTTPException):
 
 _logger = logging.getLogger("asgi_llm_gate.handlers")
 _RESPONSES = dict.fromkeys(("ModelResponse", "ModelResponseStream", "Choices", "Message", "EmbeddingResponse"), Record)
-_CACHES = {"DualCache": DualCache, "InMemoryCache": InMemoryCache}
+_CACHES = {"DualCache": DualCache}
 
 # Each module and what it offers; the names of its submodules are added to it.
 _MODULES: Mapping[str, Mapping[str, Any]] = {
@@ -59,7 +59,7 @@ _MODULES: Mapping[str, Mapping[str, Any]] = {
     "litellm.types": {},
     "litellm.types.utils": {**_RESPONSES, "CallTypesLiteral": str},
     "litellm.utils": {**_RESPONSES, "get_formatted_prompt": get_formatted_prompt},
-    "fastapi": {"HTTPException": HTTPException},
+    "fastapi": {"HTTPException": HTTPException, "Request": Request},
     "fastapi.exceptions": {"HTTPException": HTTPException},
 }
 
@@ -70,26 +70,24 @@ class _Module(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        message = f"the gate has no {self.__name__}.{name}: install {self.__name__.partition('.')[0]} to use it"
-        # `from litellm import name` would put a message of its own in place of an AttributeError's.
-        raise ImportError(message) if sys.modules.get(self.__name__) is self else AttributeError(message)
+        raise AttributeError(_lacking(f"{self.__name__}.{name}"))
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules of the table."""
+    """Finds the modules of the table, all as packages: Python then asks for each name of a ``from … import`` too."""
 
     def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002  # the import system's signature
-        target: ModuleType | None = None,  # noqa: ARG002
+        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        package = fullname.partition(".")[0]
+        if package not in _MODULES:
+            return None
+        if fullname != package and not isinstance(sys.modules.get(package), _Module):
+            return None  # an installed package, of a version that lacks this module
         if fullname in _MODULES:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-        package = fullname.partition(".")[0]
-        if package in ("litellm", "fastapi") and isinstance(sys.modules.get(package), _Module):
-            raise ModuleNotFoundError(f"the gate has no {fullname}: install {package} to use it", name=fullname)
-        return None
+        # Without its `name`, for `from … import` would take a known one for its own, and hide the message.
+        raise ModuleNotFoundError(_lacking(fullname))
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         return _Module(spec.name)
@@ -100,7 +98,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 @contextmanager
 def importable() -> Iterator[None]:
-    """Make the names importable for as long as the block runs."""
+    """Make the names importable for as long as the block runs; for one thread at a time."""
     finder = _Finder()
     sys.meta_path.append(finder)
     try:
@@ -109,3 +107,8 @@ def importable() -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name in [name for name, module in sys.modules.items() if type(module) is _Module]:
             del sys.modules[name]
+
+
+def _lacking(name: str) -> str:
+    package = name.partition(".")[0]
+    return f"the gate does not stand in for {name}: install {package} to use it"

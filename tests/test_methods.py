@@ -66,7 +66,7 @@ async def test_no_body_no_change(method):
     app = Upstream(answer(b"<p>", 404, "text/html", [("access-control-allow-origin", "*")]))
     request = Request(b"", method=method, headers=headers)
     response = await request.to(LLMGate(app, callbacks=[Reader()], enforce_user_param=True))
-    assert app.calls[0][0] is request.scope
+    assert app.calls[0][0] == request.scope
     assert response.sent == app.messages
 
 

@@ -92,8 +92,7 @@ class EchoModel:
         async with anyio.create_task_group() as group:
 
             async def stop_with_the_client() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
+                await receive()  # the body is read, so that only a disconnect can follow
                 group.cancel_scope.cancel()
 
             group.start_soon(stop_with_the_client)

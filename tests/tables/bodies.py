@@ -159,6 +159,8 @@ BODIES = [
     Body("499,990 values", b'{"a":[%b0]}' % (b"0," * 499_990), {"a": [0] * 499_991}, SFD),
     Body("600,000 commas in text", b'{"a":"%b"}' % (b"," * 600_000), {"a": "," * 600_000}, SFD),
     Body("600,000 escaped quotes", b'{"a":"%b"}' % (b'\\",' * 600_000), {"a": '",' * 600_000}, SFD),
+    Body("many commas, a string that never ends", b",," * 300_000 + b'"' + b'\\"' * 500_000, MANY, NONE),
+    Body("9,000,000 commas in text", b'{"a":"%b"}' % (b"," * 9_000_000), {"a": "," * 9_000_000}, SFD),
     Body("more than 10 MB", b'{"a":"%b"}' % (b"x" * 9_999_993), (413, "request_too_large"), SFD),
     Body("10 MB", b'{"a":"%b"}' % (b"x" * 9_999_992), {"a": "x" * 9_999_992}, SFD),
     # stream, of every type

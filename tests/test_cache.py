@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from asgi_llm_gate import DualCache
+from asgi_llm_gate.cache.memory import InMemoryCache
+
+ROOM = 4
+DEFAULT_TTL = 50.0
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Model:
+    """The memory cache as one would write it without a thought for speed."""
+
+    clock: Clock
+    entries: dict[str, tuple[float, Any]] = field(default_factory=dict)
+
+    def live(self) -> dict[str, tuple[float, Any]]:
+        return {key: entry for key, entry in self.entries.items() if entry[0] > self.clock.now}
+
+    def get(self, key: str) -> Any:
+        return self.live().get(key, (0, None))[1]
+
+    def set(self, key: str, value: Any, ttl: float | None, refresh: bool) -> None:
+        self.entries = self.live()
+        if key in self.entries and not refresh:
+            self.entries[key] = (self.entries[key][0], value)
+            return
+        self.entries.pop(key, None)
+        expiry = self.clock.now + (DEFAULT_TTL if ttl is None else ttl)
+        if expiry > self.clock.now:
+            if len(self.entries) == ROOM:
+                del self.entries[min(self.entries, key=lambda name: self.entries[name][0])]
+            self.entries[key] = (expiry, value)
+
+
+KEYS = st.sampled_from([f"key-{number}" for number in range(8)])
+TTLS = st.one_of(st.none(), st.sampled_from([-1.0, 0.0, math.inf]), st.floats(0.5, 100))
+
+
+class MemoryCacheMachine(RuleBasedStateMachine):
+    """Whatever is done to it, the memory cache holds what the naive model holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.cache = InMemoryCache(ROOM, DEFAULT_TTL, clock=self.clock)
+        self.model = Model(self.clock)
+        self.ttl_taken: set[float] = set()
+
+    def _unique(self, ttl: float | None) -> float | None:
+        """Two entries that expire at one moment may be dropped in any order, so no two do."""
+        expiry = self.clock.now + (DEFAULT_TTL if ttl is None else ttl)
+        while expiry in self.ttl_taken and not math.isinf(expiry):
+            expiry = math.nextafter(expiry, math.inf)
+            ttl = expiry - self.clock.now
+            expiry = self.clock.now + ttl
+        self.ttl_taken.add(expiry)
+        return ttl
+
+    @rule(key=KEYS, value=st.integers(), ttl=TTLS, refresh=st.booleans())
+    def store(self, key: str, value: int, ttl: float | None, refresh: bool) -> None:
+        ttl = self._unique(ttl)
+        self.cache.set(key, value, ttl, refresh_ttl=refresh)
+        self.model.set(key, value, ttl, refresh)
+
+    @rule(key=KEYS, value=st.integers(-5, 5), ttl=TTLS, refresh=st.booleans())
+    def increment(self, key: str, value: int, ttl: float | None, refresh: bool) -> None:
+        ttl = self._unique(ttl)
+        expected = (self.model.get(key) or 0) + value
+        self.model.set(key, expected, ttl, refresh)
+        total = self.cache.increment(key, value, ttl, refresh_ttl=refresh)
+        assert total == expected
+        assert type(total) is int
+
+    @rule(key=KEYS)
+    def delete(self, key: str) -> None:
+        self.cache.delete(key)
+        self.model.entries.pop(key, None)
+
+    @precondition(lambda self: self.model.entries)
+    @rule()
+    def clear(self) -> None:
+        self.cache.clear()
+        self.model.entries.clear()
+
+    @rule(seconds=st.floats(0, 40))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @invariant()
+    def agree(self) -> None:
+        live = self.model.live()
+        for number in range(8):
+            key = f"key-{number}"
+            assert self.cache.get(key) == self.model.get(key)
+            expected = live[key][0] - self.clock.now if key in live else None
+            assert self.cache.ttl(key) == expected
+
+    @invariant()
+    def bounded(self) -> None:
+        assert len(self.cache._entries) <= ROOM
+        assert len(self.cache._expiries) <= 2 * ROOM
+
+
+TestMemoryCache = MemoryCacheMachine.TestCase
+TestMemoryCache.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_full_cache_drops_what_would_expire_first():
+    cache = InMemoryCache(3, clock=Clock())
+    for key, ttl in {"soon": 1, "later": 100, "sooner": 0.5, "new": 200}.items():
+        cache.set(key, key, ttl)
+    assert [cache.get(key) for key in ("sooner", "soon", "later", "new")] == [None, "soon", "later", "new"]
+
+
+def test_what_never_lives_takes_no_room():
+    """An entry whose time is over at once does not push another out."""
+    cache = InMemoryCache(1, clock=Clock())
+    cache.set("kept", 1)
+    for ttl in (0, -1, math.nan):
+        cache.set("dead", 1, ttl)
+    assert (cache.get("kept"), cache.get("dead")) == (1, None)
+
+
+def test_entries_that_expire_together_need_no_order_of_their_keys():
+    cache = InMemoryCache(2, clock=Clock())
+    for key in (1, "one", (1,), None):
+        cache.set(key, key, math.inf)  # type: ignore[arg-type]
+    assert cache.get(None) is None
+    assert cache.get((1,)) == (1,)  # type: ignore[arg-type]
+
+
+def test_a_counter_keeps_its_window_however_often_it_is_raised():
+    clock = Clock()
+    cache = DualCache(InMemoryCache(clock=clock))
+    for _ in range(59):
+        cache.increment_cache("calls", 1, ttl=60)
+        clock.now += 1
+    assert cache.get_cache("calls") == 59
+    clock.now += 1
+    assert cache.get_cache("calls") is None
+    assert cache.increment_cache("calls", 1, ttl=60) == 1
+
+
+def test_a_counter_may_be_given_a_new_window():
+    clock = Clock()
+    cache = DualCache(InMemoryCache(clock=clock))
+    cache.increment_cache("calls", 1, ttl=60)
+    clock.now += 59
+    cache.increment_cache("calls", 1, ttl=60, refresh_ttl=True)
+    clock.now += 59
+    assert cache.get_cache("calls") == 2
+
+
+@pytest.mark.parametrize(("start", "by", "total"), [(None, 1, 1), (2, 3, 5), (2, 0.5, 2.5), (1.5, 1, 2.5), (0, -1, -1)])
+def test_an_increment_returns_the_new_value_and_ints_stay_ints(start, by, total):
+    cache = DualCache()
+    if start is not None:
+        cache.set_cache("number", start)
+    result = cache.increment_cache("number", by)
+    assert result == total
+    assert type(result) is type(total)
+
+
+def test_a_text_is_no_counter():
+    cache = DualCache()
+    cache.set_cache("text", "12")
+    with pytest.raises(TypeError):
+        cache.increment_cache("text", 1)
+    assert cache.get_cache("text") == "12"
+
+
+def test_the_memory_tier_is_the_only_one():
+    """Handlers that look whether there is a Redis find none."""
+    tier = InMemoryCache()
+    cache = DualCache(tier)
+    assert cache.in_memory_cache is tier
+    assert cache.redis_cache is None
+
+
+def test_the_synchronous_methods_work_as_litellms():
+    cache = DualCache()
+    cache.set_cache("a", {"x": 1}, True, ttl=5)
+    assert cache.get_cache("a", None, True) == {"x": 1}
+    assert cache.batch_get_cache(["b", "a"], parent_otel_span=None) == [None, {"x": 1}]
+    assert cache.increment_cache("n", 2, parent_otel_span=None, local_only=True) == 2
+    cache.delete_cache("a")
+    assert cache.batch_get_cache(("a", "n"), local_only=True) == [None, 2]
+    cache.flush_cache()
+    assert cache.get_cache("n") is None
+
+
+@pytest.mark.anyio
+async def test_the_asynchronous_methods_work_as_litellms():
+    clock = Clock()
+    cache = DualCache(InMemoryCache(clock=clock))
+    span = {"parent_otel_span": object(), "local_only": True, "litellm_parent_otel_span": None}
+    await cache.async_set_cache("a", [1], ttl=5, **span)
+    assert await cache.async_get_cache("a", **span) == [1]
+    await cache.async_set_cache_pipeline([("b", 1), ("c", 2)], ttl=7, **span)
+    assert await cache.async_batch_get_cache(["c", "none", "b"], throttle_redis=True, **span) == [2, None, 1]
+    assert await cache.async_increment_cache("b", 1.5, None, ttl=7, refresh_ttl=True, **span) == 2.5
+    operations = [{"key": "b", "increment_value": 1, "ttl": 60}, {"key": "n", "increment_value": 3}]
+    assert await cache.async_increment_cache_pipeline(operations, **span) == [3.5, 3]
+    await cache.async_set_cache_sadd("s", ["x", "y"], 5, **span)
+    seen = await cache.async_get_cache("s")
+    await cache.async_set_cache_sadd("s", ["y", "z"], ttl=5)
+    assert (seen, cache.get_cache("s")) == ({"x", "y"}, {"x", "y", "z"})
+    clock.now += 4.5
+    assert [await cache.async_get_ttl(key) for key in ("a", "b", "none")] == [1, 3, None]
+    await cache.async_delete_cache("a", **span)
+    await cache.async_delete_cache_keys(["b", "none"])
+    assert cache.batch_get_cache(["a", "b", "c"]) == [None, None, 2]

@@ -1,0 +1,86 @@
+"""What `check` says a configuration covers."""
+
+from __future__ import annotations
+
+from asgi_llm_gate import coverage
+from asgi_llm_gate.config import load_settings
+from asgi_llm_gate.endpoints import ENDPOINTS, WEBSOCKETS
+from asgi_llm_gate.hooks import STAGES
+
+
+class Before:
+    def async_pre_call_hook(self, data):
+        """Look on."""
+
+    def async_log_success_event(self, kwargs):
+        """Look on."""
+
+
+class Beside:
+    def async_pre_call_hook(self, data):
+        """Look on."""
+
+    def async_moderation_hook(self, data):
+        """Look on."""
+
+
+def found(**keywords):
+    return {row.call_type: row for row in coverage.rows(load_settings(None, keywords))}
+
+
+def test_every_endpoint_of_the_table_is_in_a_row():
+    """No path that the gate knows is left out."""
+    paths = [path.removesuffix(" (WebSocket)") for row in coverage.rows(load_settings({}, {})) for path in row.paths]
+    assert sorted(paths) == sorted(endpoint.suffix for endpoint in (*ENDPOINTS, *WEBSOCKETS))
+
+
+def test_hooks_are_named_by_stage_in_their_order():
+    """Each stage has the callbacks that define it, in the order in which they run."""
+    hooks = found(callbacks=[Beside(), Before()])["embeddings"].hooks
+    assert hooks["async_pre_call_hook"] == ("Beside", "Before")
+    assert hooks["async_moderation_hook"] == ("Beside",)
+    assert set(hooks) == set(STAGES)
+
+
+def test_what_is_not_inspected_has_its_policy():
+    """An endpoint class that no hook looks into is denied, or passes where the settings say so."""
+    rows = found(policies={"batches": "pass"})
+    assert (rows["batches"].policy, rows["files"].policy) == ("pass", "deny")
+    assert rows["completion"].policy == "inspect"
+
+
+def test_own_paths_stand_with_their_call_type():
+    """An app's own paths are in the row of the calls they carry; what is no LLM call has a row for itself."""
+    rows = found(paths={"/ask": "completion", "/files": "pass"})
+    assert rows["completion"].paths == ("/chat/completions", "/ask")
+    assert (rows[""].paths, rows[""].policy) == (("/files",), "pass")
+
+
+def test_the_user_is_what_the_settings_call_it():
+    """A row names the fields that say who the user is, and whether the app gets them."""
+    assert found()["completion"].user == ()
+    rows = found(enforce_user_param=True, user_params=["user", "safety_identifier"])
+    assert rows["completion"].user == ("user", "safety_identifier")
+    assert rows["completion"].forwards_user
+    assert not rows["moderation"].forwards_user
+    assert found(enforce_user_param=True, forward_user="always")["moderation"].forwards_user
+
+
+def test_the_report_is_a_table():
+    """The columns of the text stand under their titles, and what is out of the ordinary is said below."""
+    settings = load_settings(
+        None,
+        {
+            "callbacks": [Before(), Beside()],
+            "enforce_user_param": True,
+            "enforced_params": ["metadata.team"],
+            "paths": {"/feedback": "pass"},
+        },
+    )
+    lines = coverage.report(settings).splitlines()
+    column = lines[0].index("BESIDE")
+    assert [line[column:].split()[0] for line in lines[1:6]] == ["Beside"] * 5
+    assert lines[4].endswith("user (not forwarded)")
+    assert any(line.split() == ["-", "pass", "/feedback"] for line in lines)
+    assert "Every inspected call must carry metadata.team." in lines
+    assert "Not called by this version: Before.{async_log_success_event}." in lines
