@@ -115,14 +115,18 @@ def intended(exc: BaseException) -> GateError | None:
     )
 
 
+def error_fields(error: GateError) -> dict[str, str | None]:
+    """Return the envelope's inside."""
+    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+
+
 def error_answer(error: GateError, request_id: str | None = None) -> Answer:
     """Render an error in the envelope, with an ``x-request-id`` that clients show as ``request_id``."""
-    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     headers = {b"x-request-id": (request_id or new_request_id()).encode()}
     for name, value in error.headers.items():
         if name.lower() not in _FRAMING and _sendable(name) and _sendable(value):
             headers[name.lower().encode()] = value.encode()
-    return Answer(error.status_code, orjson.dumps({"error": fields}), headers=tuple(headers.items()))
+    return Answer(error.status_code, orjson.dumps({"error": error_fields(error)}), headers=tuple(headers.items()))
 
 
 def new_request_id() -> str:

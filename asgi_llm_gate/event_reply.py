@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import orjson
-from starlette.types import Message, Send
 
 from asgi_llm_gate import sse
 from asgi_llm_gate.errors import GateError, Rejection, error_fields
 from asgi_llm_gate.reply import without_bytes_headers
-from asgi_llm_gate.shapes import Json, Stream
-from asgi_llm_gate.stream import TextEditor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Message, Send
+
+    from asgi_llm_gate.shapes import Json, Stream
+    from asgi_llm_gate.stream import TextEditor
 
 # Events that only open a stream wait for the first that says something, so that a refusal there has its own status;
 # but not for more than so many.

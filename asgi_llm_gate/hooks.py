@@ -109,9 +109,10 @@ class HookFailedError(GateError):
 class Hook:
     """One method of one callback, with what is known of it before the first call."""
 
-    __slots__ = ("_arguments", "_method", "name", "on_error", "timeout")
+    __slots__ = ("_arguments", "_method", "callback", "name", "on_error", "timeout")
 
     def __init__(self, callback: object, method: str, *, timeout: float, on_error: OnError) -> None:
+        self.callback = callback
         self.name = f"{type(callback).__name__}.{method}"
         self.timeout: float = getattr(callback, "hook_timeout", None) or timeout
         self.on_error: OnError = getattr(callback, "on_hook_error", None) or on_error

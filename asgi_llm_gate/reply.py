@@ -50,9 +50,9 @@ class Collected:
 
     def with_body(self, body: bytes) -> Collected:
         """Return the response with another body, without the headers that described the old one."""
-        headers = [pair for pair in self.headers if pair[0].lower() not in _OF_THE_BYTES]
-        headers.append((b"content-length", b"%d" % len(body)))
-        return Collected({**self.start, "headers": headers}, body)
+        start = without_bytes_headers(self.start)
+        start["headers"].append((b"content-length", b"%d" % len(body)))
+        return Collected(start, body)
 
     def decoded(self, max_bytes: int) -> dict[str, Any]:
         """Return the JSON object in the body, decompressed to at most so many bytes.
@@ -80,6 +80,12 @@ class Collected:
         """Send the response in two messages."""
         await send(self.start)
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def without_bytes_headers(start: Message) -> Message:
+    """Return a response start for a body whose bytes are to change."""
+    headers = [pair for pair in start.get("headers", ()) if pair[0].lower() not in _OF_THE_BYTES]
+    return {**start, "headers": headers}
 
 
 def is_json(start: Message) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from asgi_llm_gate import sse
-from asgi_llm_gate.hooks import Hook
-from asgi_llm_gate.record import Record, as_record
-from asgi_llm_gate.shapes import Channel, Json, Slot, Stream, TextName
 from asgi_llm_gate.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from asgi_llm_gate.hooks import Hook
+    from asgi_llm_gate.shapes import Channel, Json, Slot, Stream, TextName
 
 
 class Piece(str):
