@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+    from collections.abc import Iterable
 
     from anyio.abc import TaskGroup
     from starlette.types import Message, Receive

@@ -24,7 +24,7 @@ class Piece(str):
     __slots__ = ("channel", "index")
 
     channel: Channel
-    index: int
+    index: int  # type: ignore[assignment]  # hides str.index, which no hook needs under this name
 
 
 class TextHook:

@@ -151,7 +151,7 @@ class ChatStream(ChoiceStream):
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             return False
         self._said[index] = said = self._said.get(index, "") + joined((choice.get("delta") or {}).get("content"))
-        differs = message["content"] != said
+        differs: bool = message["content"] != said
         message["content"] = said
         return differs
 
@@ -182,9 +182,9 @@ def _part_slots(parts: Any, channel: Channel, index: int, choice: Json) -> Itera
 
 def _delta(slot: Slot, text: str) -> Json:
     """Return a delta that carries text in the place of a slot."""
-    kind = slot.text[1] if isinstance(slot.text, tuple) else slot.key
+    kind = slot.text[1]
     if kind == "tool_calls":
-        return {"tool_calls": [{"index": slot.text[2], "function": {"arguments": text}}]}  # type: ignore[index]  # a tuple
+        return {"tool_calls": [{"index": slot.text[2], "function": {"arguments": text}}]}
     if kind == "function_call":
         return {"function_call": {"arguments": text}}
     if kind == "parts":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.shapes.common import objects
 
 if TYPE_CHECKING:
-    from abc import ABC, abstractmethod
-from collections.abc import Iterator
+    from collections.abc import Iterator
 
     from asgi_llm_gate.shapes import Json, Slot, TextName
 
@@ -86,8 +86,9 @@ class ChoiceStream(ABC):
         """Make a choice agree with those before it; True if it did not."""
         return False
 
-    def event_name(self, chunk: Json) -> None:  # noqa: ARG002  # the shapes' signature
+    def event_name(self, chunk: Json) -> str | None:  # noqa: ARG002  # the shapes' signature
         """Return None: these events have no names."""
+        return None
 
     def more(self, slot: Slot, text: str) -> Json:
         """Return a chunk that carries more of a slot's text."""
