@@ -127,16 +127,29 @@ class Hook:
             HookFailedError: For everything else, unless the hook's failures are allowed: then None is returned.
         """
         try:
-            result = self._method(**{name: available[name] for name in self._arguments})
+            result = self.start(**available)
             if isinstance(result, Awaitable):
                 result = await within(self.timeout, result)
             return accept(result)
         except Exception as exc:
-            if isinstance(exc, Rejection) or (intended(exc) and not isinstance(exc, HookFailedError)):
-                raise
-            logger.error("%s failed (on_hook_error: %s)", self.name, self.on_error, exc_info=exc)
-            if self.on_error == "allow":
-                return None
+            self.judge(exc)
+            return None
+
+    def start(self, **available: Any) -> Any:
+        """Call the method, and return what it gives: a result, something to await, an iterator."""
+        return self._method(**{name: available[name] for name in self._arguments})
+
+    def judge(self, exc: Exception) -> None:
+        """Log what the hook raised if it is a crash, and return if crashes are allowed.
+
+        Raises:
+            Exception: What the hook raised on purpose.
+            HookFailedError: In place of a crash.
+        """
+        if isinstance(exc, Rejection | HookFailedError) or intended(exc):
+            raise exc
+        logger.error("%s failed (on_hook_error: %s)", self.name, self.on_error, exc_info=exc)
+        if self.on_error != "allow":
             raise HookFailedError(self.name) from exc
 
 

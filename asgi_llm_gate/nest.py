@@ -1,0 +1,122 @@
+"""Iterator hooks: async generators, one around the other, that a stream's chunks are handed through."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+
+from asgi_llm_gate.hooks import Hook, HookFailedError
+from asgi_llm_gate.record import Record, as_record
+
+logger = logging.getLogger("asgi_llm_gate")
+
+
+class Nest:
+    """The generators of one stream, at work in a task of their own.
+
+    They ask for chunks when they want some; the app sends when it has some. Between the two stands a channel without
+    room: the app waits until its chunk is asked for, and so back-pressure holds.
+
+    Args:
+        hooks: The iterator hooks, the innermost first.
+        arguments: What they are given beside the chunks.
+        kind: The record class of the chunks.
+        emit: Takes each chunk that comes out.
+        failed: Is told of what a generator raised.
+        ended: Is told that the generators have come to their end.
+    """
+
+    def __init__(
+        self,
+        hooks: Sequence[Hook],
+        arguments: Mapping[str, Any],
+        kind: type[Record],
+        *,
+        emit: Callable[[Record], Awaitable[None]],
+        failed: Callable[[Exception], Awaitable[None]],
+        ended: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._hooks = hooks
+        self._arguments = arguments
+        self._kind = kind
+        self._emit = emit
+        self._failed = failed
+        self._ended = ended
+        self._entrance, self._exit = anyio.create_memory_object_stream[Record](0)
+        self._scope = anyio.CancelScope()
+        self._over = anyio.Event()
+        self._timeout = max(hook.timeout for hook in hooks)
+        self._emitting = False
+
+    async def run(self) -> None:
+        """Hand chunks through until the generators end, or one of them fails."""
+        with self._scope, self._entrance, self._exit:
+            try:
+                await self._hand_through()
+            except Exception as exc:
+                await self._failed(exc)
+            else:
+                await self._ended()
+        self._over.set()
+
+    async def push(self, chunk: Record) -> None:
+        """Give the generators one chunk; where they have come to their end it goes nowhere."""
+        try:
+            await self._in_time(lambda: self._entrance.send(chunk))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+
+    async def close(self) -> None:
+        """Tell the generators that no more chunks come, and wait for their end."""
+        self._entrance.close()
+        await self._in_time(self._over.wait)
+
+    async def _in_time(self, wait: Callable[[], Awaitable[object]]) -> None:
+        """Wait for the generators, and end the stream where they take longer than a hook may.
+
+        The time in which a client is slow to take what they gave is not theirs.
+        """
+        while True:
+            with anyio.move_on_after(self._timeout):
+                await wait()
+                return
+            if not self._emitting:
+                break
+        names = ", ".join(hook.name for hook in self._hooks)
+        logger.error("%s took longer than %g seconds", names, self._timeout)
+        self._scope.cancel()
+        await self._failed(HookFailedError(names))
+
+    async def _hand_through(self) -> None:
+        chunks: AsyncIterator[Record] = self._exit
+        for hook in self._hooks:
+            chunks = self._through(hook, chunks)
+        async with aclosing(chunks):  # type: ignore[type-var]  # an async generator: there is one hook at least
+            async for chunk in chunks:
+                self._emitting = True
+                await self._emit(chunk)
+                self._emitting = False
+
+    async def _through(self, hook: Hook, chunks: AsyncIterator[Record]) -> AsyncIterator[Record]:
+        """Yield what a hook's generator makes of the chunks; what is left of them, if its crash is allowed."""
+        try:
+            made = hook.start(response=chunks, **self._arguments)
+            if isinstance(made, Awaitable):
+                made = await made
+            async with aclosing(made):
+                async for chunk in made:
+                    yield self._record(chunk)
+        except Exception as exc:
+            hook.judge(exc)
+            async for chunk in chunks:
+                yield chunk
+
+    def _record(self, chunk: Any) -> Record:
+        record = as_record(chunk, self._kind)
+        if not isinstance(record, Record):
+            raise TypeError(f"an iterator hook yielded {type(chunk).__name__}; expected a chunk or a dict")
+        return record
