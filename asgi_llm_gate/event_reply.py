@@ -9,6 +9,7 @@ import orjson
 
 from asgi_llm_gate import sse
 from asgi_llm_gate.errors import GateError, Rejection, error_fields
+from asgi_llm_gate.record import Record, as_record
 from asgi_llm_gate.reply import without_bytes_headers
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Send
 
+    from asgi_llm_gate.nest import Nest
     from asgi_llm_gate.shapes import Json, Stream
     from asgi_llm_gate.stream import TextEditor
 
@@ -24,17 +26,100 @@ if TYPE_CHECKING:
 _MAX_PREAMBLE = 16
 
 
+class EventWriter:
+    """What of a stream goes to the client: whole events only, so that an end can be put behind any of them.
+
+    Args:
+        start: The response start, sent with the first events.
+        send: Where messages go.
+        stream: The reader of the endpoint's streams.
+    """
+
+    def __init__(self, start: Message, send: Send, stream: Stream) -> None:
+        self._start: Message | None = start
+        self._send = send
+        self._stream = stream
+        self._out: list[bytes] = []
+        self._preamble = True
+        # An end may come from another task than the app's.
+        self._sending = anyio.Lock(fast_acquire=True)
+        self.closed = False
+
+    @property
+    def started(self) -> bool:
+        """The client has been sent the response start."""
+        return self._start is None
+
+    def put(self, event: bytes) -> None:
+        """Add an event to what goes out next."""
+        self._out.append(event)
+        self._preamble = False
+
+    def put_chunk(self, chunk: Json, event: sse.Event | None = None, *, changed: bool = True) -> None:
+        """Add a chunk: as the event that brought it, its very bytes where nothing changed, or as one of its own."""
+        opens = self._preamble and self._stream.is_preamble(chunk)
+        changed = self._stream.seen(chunk) or changed
+        if event is None:
+            self.put(sse.encode(chunk, self._stream.event_name(chunk)))
+        else:
+            self.put(event.with_data(orjson.dumps(chunk)).raw if changed else event.raw)
+        self._preamble = opens
+
+    async def flush(self, *, last: bool = False) -> None:
+        """Send what has come together, unless it only opens the stream."""
+        async with self._sending:
+            if not self.closed and (last or not self._preamble or len(self._out) > _MAX_PREAMBLE):
+                self.closed = last
+                await self._send_out(last=last)
+
+    async def end(self, resolve: Callable[[bool], Awaitable[Exception | None]]) -> None:
+        """End the stream early, behind what has gone out; what has come together goes nowhere.
+
+        Args:
+            resolve: Is told whether anything has gone out. Returns what to tell the client in the stream's own form,
+                or None if the client has been answered.
+        """
+        async with self._sending:
+            if self.closed:
+                return
+            self.closed = True
+            self._out.clear()
+            exc = await resolve(self.started)
+            if exc is not None:
+                self._put_end(exc)
+                await self._send_out(last=True)
+
+    def _put_end(self, exc: Exception) -> None:
+        if isinstance(exc, Rejection):
+            chunks = self._stream.message_end(exc.message, "content_filter")
+        else:
+            assert isinstance(exc, GateError)  # noqa: S101  # what `resolve` returns
+            chunks = self._stream.error_end(error_fields(exc))
+        for chunk in chunks:
+            self.put_chunk(chunk)
+        if self._stream.ends_with_done:
+            self.put(sse.DONE)
+
+    async def _send_out(self, *, last: bool) -> None:
+        if self._start is not None:
+            start, self._start = self._start, None
+            await self._send(start)
+        body = b"".join(self._out)
+        self._out.clear()
+        if body or last:
+            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
 class EventReply:
     """One stream from the app to the client.
-
-    Only whole events go out, so that an end can be put behind any of them.
 
     Args:
         start: The app's response start.
         send: Where messages go.
         stream: The reader of the endpoint's streams.
         editor: What the text hooks are called through; None if there are none.
-        failed: Is told of what a hook raised. Returns what to tell the client, or None if the client has its answer.
+        failed: Is told of what a hook raised and whether anything has gone out, and returns what to tell the client,
+            or None if it has answered it.
         max_event_bytes: The most bytes one event may have.
     """
 
@@ -48,130 +133,103 @@ class EventReply:
         failed: Callable[[Exception, bool], Awaitable[Exception | None]],
         max_event_bytes: int,
     ) -> None:
-        self._start: Message | None = without_bytes_headers(start)
-        self._send = send
         self._stream = stream
         self._editor = editor
         self._failed = failed
         self._decoder = sse.Decoder(max_event_bytes)
-        self._out: list[bytes] = []
-        self._preamble = True
-        self._done = False
-        self._closed = False
-        self._sending = anyio.Lock(fast_acquire=True)
+        self._nest: Nest | None = None
+        self._kind = Record
+        self._complete = False
+        self.writer = EventWriter(without_bytes_headers(start), send, stream)
         self.error: Json | None = None
+
+    def nest_in(self, nest: Nest, kind: type[Record]) -> None:
+        """Hand the chunks through iterator hooks, as records of a kind, before the text hooks see them."""
+        self._nest = nest
+        self._kind = kind
 
     async def __call__(self, message: Message) -> None:
         """Take one body message of the app."""
         more = message.get("more_body", False)
         try:
             for event in self._decoder.feed(message.get("body", b"")):
-                await self.event(event)
+                await self._event(event)
             if not more:
-                await self.finish()
+                for event in self._decoder.close():
+                    await self._event(event)
+                await self._all_said()
         except Exception as exc:
             await self.fail(exc)
         else:
-            await self.flush(last=not more)
+            await self.writer.flush(last=not more)
 
-    async def event(self, event: sse.Event) -> None:
-        """Take one event."""
-        if self._closed:
+    async def fail(self, exc: Exception) -> None:
+        """End the stream for what a hook raised."""
+        if isinstance(exc, sse.EventTooLargeError):
+            exc = GateError(502, "An event of the stream is too large to look at", code="response_too_large")
+        await self.writer.end(lambda started: self._failed(exc, started))
+
+    async def emit(self, chunk: Record) -> None:
+        """Take one chunk from the iterator hooks: one they were given, or one of their own."""
+        source: sse.Event | None = getattr(chunk, "_event", None)
+        unchanged = source is not None and getattr(chunk, "_before", None) == orjson.dumps(chunk)
+        await self._chunk(chunk, source, changed=not unchanged)
+        await self.writer.flush()
+
+    async def stop(self) -> bool:
+        """Take the iterator hooks' end. Where the app's stream goes on, finish every open choice.
+
+        Returns:
+            True if it was early.
+        """
+        if self._complete or self.writer.closed:
+            return False
+        await self._release()
+        for chunk in self._stream.message_end("", "stop"):
+            self.writer.put_chunk(chunk)
+        if self._stream.ends_with_done:
+            self.writer.put(sse.DONE)
+        await self.writer.flush(last=True)
+        return True
+
+    async def _event(self, event: sse.Event) -> None:
+        if self.writer.closed:
             return
-        if event.is_done:
-            await self._release()
-            self._done = True
         chunk = _decoded(event)
         if chunk is None:
-            self._put(event.raw, opens=False)
+            if event.is_done:
+                await self._all_said()
+            self.writer.put(event.raw)
+        elif self._nest is None:
+            await self._chunk(chunk, event, changed=False)
         else:
-            await self.chunk(chunk, event)
+            record = as_record(chunk, self._kind)
+            record._event, record._before = event, orjson.dumps(record)
+            await self._nest.push(record)
 
-    async def chunk(self, chunk: Json, event: sse.Event | None) -> None:
-        """Take one chunk: that of an event, whose bytes go out if nobody changes it, or one of a hook's own."""
+    async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool) -> None:
         if chunk.get("error"):
             self.error = chunk
             await self._release()
-        opens = self._preamble and self._stream.is_preamble(chunk)
-        changed = event is None
         if self._editor is not None:
             before, edited = await self._editor.edit(chunk)
             changed = changed or edited
             for extra in before:
-                self._put_chunk(extra)
-        changed = self._stream.seen(chunk) or changed
-        if event is None:
-            self._put(sse.encode(chunk, self._stream.event_name(chunk)), opens=opens)
-        else:
-            self._put(event.with_data(orjson.dumps(chunk)).raw if changed else event.raw, opens=opens)
+                self.writer.put_chunk(extra)
+        self.writer.put_chunk(chunk, event, changed=changed)
 
-    async def finish(self) -> None:
-        """Take the end of the app's stream."""
-        for event in self._decoder.close():
-            await self.event(event)
-        await self._release()
-
-    async def flush(self, *, last: bool = False) -> None:
-        """Send what has come together, unless it only opens the stream."""
-        async with self._sending:
-            if self._closed or (self._preamble and not last and len(self._out) <= _MAX_PREAMBLE):
-                return
-            self._closed = last
-            await self._send_out(last=last)
-
-    async def fail(self, exc: Exception) -> None:
-        """End the stream for what a hook raised: by an answer of its own if nothing has gone out, else in its form."""
-        if self._closed:
-            return
-        async with self._sending:
-            self._closed = True
-            started = self._start is None
-            if not started:
-                self._out.clear()
-            answer = await self._failed(exc, started)
-            if answer is not None:
-                self._out += self._end(answer)
-                await self._send_out(last=True)
-
-    async def stop(self) -> None:
-        """End the stream because a hook has ended it: every open choice finishes, and nothing more comes."""
-        await self._release()
-        for chunk in self._stream.message_end("", "stop"):
-            self._put_chunk(chunk)
-        if self._stream.ends_with_done and not self._done:
-            self._put(sse.DONE, opens=False)
-        await self.flush(last=True)
-
-    def _end(self, exc: Exception) -> list[bytes]:
-        if isinstance(exc, Rejection):
-            chunks = self._stream.message_end(exc.message, "content_filter")
-        else:
-            assert isinstance(exc, GateError)  # noqa: S101  # what `failed` returns
-            chunks = self._stream.error_end(error_fields(exc))
-        events = [sse.encode(chunk, self._stream.event_name(chunk)) for chunk in chunks]
-        return [*events, sse.DONE] if self._stream.ends_with_done else events
+    async def _all_said(self) -> None:
+        """Let the hooks know that the app says nothing more, and let go of what they hold."""
+        if not self._complete:
+            self._complete = True
+            if self._nest is not None:
+                await self._nest.push(None)
+            await self._release()
 
     async def _release(self) -> None:
         if self._editor is not None:
             for chunk in await self._editor.close():
-                self._put_chunk(chunk)
-
-    def _put_chunk(self, chunk: Json) -> None:
-        self._stream.seen(chunk)
-        self._put(sse.encode(chunk, self._stream.event_name(chunk)), opens=False)
-
-    def _put(self, event: bytes, *, opens: bool) -> None:
-        self._out.append(event)
-        self._preamble = self._preamble and opens
-
-    async def _send_out(self, *, last: bool) -> None:
-        if self._start is not None:
-            start, self._start = self._start, None
-            await self._send(start)
-        body = b"".join(self._out)
-        self._out.clear()
-        if body or last:
-            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+                self.writer.put_chunk(chunk)
 
 
 def _decoded(event: sse.Event) -> Json | None:

@@ -18,8 +18,8 @@ logger = logging.getLogger("asgi_llm_gate")
 class Nest:
     """The generators of one stream, at work in a task of their own.
 
-    They ask for chunks when they want some; the app sends when it has some. Between the two stands a channel without
-    room: the app waits until its chunk is asked for, and so back-pressure holds.
+    They ask for chunks and the app sends chunks: the two meet one chunk at a time. The app goes on when the generators
+    ask for the next one, so all that they made of a chunk has gone out by then, and back-pressure holds.
 
     Args:
         hooks: The iterator hooks, the innermost first.
@@ -46,43 +46,47 @@ class Nest:
         self._emit = emit
         self._failed = failed
         self._ended = ended
-        self._entrance, self._exit = anyio.create_memory_object_stream[Record](0)
         self._scope = anyio.CancelScope()
-        self._over = anyio.Event()
         self._timeout = max(hook.timeout for hook in hooks)
+        self._asked = anyio.Event()
+        self._given = anyio.Event()
+        self._chunk: Record | None = None
+        self._over = False
         self._emitting = False
 
     async def run(self) -> None:
         """Hand chunks through until the generators end, or one of them fails."""
-        with self._scope, self._entrance, self._exit:
+        with self._scope:
             try:
                 await self._hand_through()
             except Exception as exc:
                 await self._failed(exc)
             else:
                 await self._ended()
-        self._over.set()
+        self._over = True
+        self._asked.set()
 
-    async def push(self, chunk: Record) -> None:
-        """Give the generators one chunk; where they have come to their end it goes nowhere."""
-        try:
-            await self._in_time(lambda: self._entrance.send(chunk))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+    async def push(self, chunk: Record | None) -> None:
+        """Give the generators one chunk, or None for the end, and return when they want another or have ended.
+
+        Once they have come to their end chunks go nowhere.
+        """
+        await self._in_time(self._asked)
+        if self._over:
             return
+        self._asked = anyio.Event()
+        self._chunk = chunk
+        self._given.set()
+        await self._in_time(self._asked)
 
-    async def close(self) -> None:
-        """Tell the generators that no more chunks come, and wait for their end."""
-        self._entrance.close()
-        await self._in_time(self._over.wait)
-
-    async def _in_time(self, wait: Callable[[], Awaitable[object]]) -> None:
+    async def _in_time(self, asked: anyio.Event) -> None:
         """Wait for the generators, and end the stream where they take longer than a hook may.
 
         The time in which a client is slow to take what they gave is not theirs.
         """
         while True:
             with anyio.move_on_after(self._timeout):
-                await wait()
+                await asked.wait()
                 return
             if not self._emitting:
                 break
@@ -91,11 +95,20 @@ class Nest:
         self._scope.cancel()
         await self._failed(HookFailedError(names))
 
+    async def _incoming(self) -> AsyncIterator[Record]:
+        while True:
+            self._given = anyio.Event()
+            self._asked.set()
+            await self._given.wait()
+            if self._chunk is None:
+                return
+            yield self._chunk
+
     async def _hand_through(self) -> None:
-        chunks: AsyncIterator[Record] = self._exit
+        chunks = self._incoming()
         for hook in self._hooks:
             chunks = self._through(hook, chunks)
-        async with aclosing(chunks):  # type: ignore[type-var]  # an async generator: there is one hook at least
+        async with aclosing(chunks):  # type: ignore[type-var]  # they are generators
             async for chunk in chunks:
                 self._emitting = True
                 await self._emit(chunk)
