@@ -69,6 +69,19 @@ def load(name: str, base: Path | None) -> object:
             raise LoadError(f"{name}: {path.name if path else module_name} has no {attribute}") from exc
 
 
+def load_callback(name: str, base: Path | None) -> object:
+    """Return the callback of a dotted name.
+
+    Raises:
+        LoadError: It can't be loaded, or is none.
+    """
+    found = load(name, base)
+    try:
+        return as_callback(found)
+    except LoadError as exc:
+        raise LoadError(f"{name}: {exc}") from exc.__cause__
+
+
 def as_callback(value: object) -> object:
     """Return a callback: the object itself, or an instance of a class.
 
