@@ -195,6 +195,20 @@ def test_the_memory_tier_is_the_only_one():
     assert cache.redis_cache is None
 
 
+def test_a_redis_tier_is_not_ignored_in_silence():
+    """Its counters would look shared and be none."""
+    with pytest.raises(ValueError, match="takes no redis_cache"):
+        DualCache(redis_cache=object())  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("options", "seconds"), [({}, 600), ({"default_in_memory_ttl": 5, "default_redis_ttl": 9}, 5)])
+async def test_a_value_lives_as_long_as_the_cache_says(options, seconds):
+    cache = DualCache(**options)
+    cache.set_cache("a", 1)
+    assert await cache.async_get_ttl("a") == seconds
+
+
 def test_the_synchronous_methods_work_as_litellms():
     cache = DualCache()
     cache.set_cache("a", {"x": 1}, True, ttl=5)

@@ -220,19 +220,19 @@ def test_the_environment_is_the_processs_own(configured, monkeypatch):
     assert LLMGate(None).settings.master_key == "sk-own"
 
 
-FROM_ENVIRON = {
-    "enforce_user_param": [("true", True), ("False", False)],
-    "hook_timeout": [("2", 2.0), (" 0.5\n", 0.5)],
-    "max_body_bytes": [("1000", 1000)],
-    "on_hook_error": [("allow", "allow")],
-    "master_key": [("12345", "12345")],
-    "user_params": [("tenant", ("tenant",))],
-}
+FROM_ENVIRON: list[tuple[str, str, object]] = [
+    ("enforce_user_param", "true", True),
+    ("enforce_user_param", "False", False),
+    ("hook_timeout", "2", 2.0),
+    ("hook_timeout", " 0.5\n", 0.5),
+    ("max_body_bytes", "1000", 1000),
+    ("on_hook_error", "allow", "allow"),
+    ("master_key", "12345", "12345"),
+    ("user_params", "tenant", ("tenant",)),
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "value"), [(name, *row) for name, rows in FROM_ENVIRON.items() for row in rows]
-)
+@pytest.mark.parametrize(("name", "text", "value"), FROM_ENVIRON)
 def test_a_variable_is_read_as_its_setting_needs_it(name, text, value):
     found = getattr(load_settings(None, {name: "os.environ/X"}, {"X": text}), name)
     assert found == value
@@ -281,7 +281,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "a twice": ("gate_settings:\n  hook_timeout: 3\n  hook_timeout: 4", "line 3: hook_timeout stands here twice"),
     "a section twice": ("general_settings: {}\n\ngeneral_settings: {}", "line 3: general_settings stands here twice"),
     "a list as a key": ("? [a]\n: b", "line 1: found unhashable key"),
-    "an object": ("a: !!python/object:os.system x", None),
+    "an object": ("a: !!map:os x", "line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:map:os'"),
     "an unknown alias": ("a: *b", "line 1: found undefined alias 'b'"),
     "a control character": ("a: 1\nb: \x01", "line 2: a character that YAML does not allow"),
     "latin-1": ("a: é".encode("latin-1"), "not UTF-8 text"),
@@ -516,7 +516,7 @@ def test_a_mistake_in_a_file_is_one_line_with_its_place(name, configured):
     told = str(caught.value)
     assert told.startswith("gate.yaml: ")
     assert "\n" not in told
-    assert line is None or told == f"gate.yaml: {line}"
+    assert told == f"gate.yaml: {line}"
 
 
 def test_the_first_of_several_mistakes_is_told(configured):
@@ -610,7 +610,7 @@ def test_a_gate_without_models_leaves_the_forwarder_alone():
     """Reading settings imports neither the forwarder nor its HTTP client."""
     script = (
         "import sys, types; from pathlib import Path; package = types.ModuleType('asgi_llm_gate')\n"
-        "package.__path__ = [sys.argv[1]]; package.CallHooks = object; sys.modules['asgi_llm_gate'] = package\n"
+        "package.__path__ = [sys.argv[1]]; sys.modules['asgi_llm_gate'] = package\n"
         "from asgi_llm_gate.config import load_settings\n"
         "load_settings(None, {'enforce_user_param': True}, {})\n"
         "assert not [name for name in sys.modules if 'forwarder' in name or name == 'httpx']"
