@@ -159,8 +159,8 @@ def bare_app(stage):
             group.start_soon(listen)
             async for event in stage.events(data):
                 await send({"type": "http.response.body", "body": event, "more_body": True})
+            await send({"type": "http.response.body"})
             group.cancel_scope.cancel()
-        await send({"type": "http.response.body"})
 
     async def app(scope, receive, send):
         if scope["path"] == CHAT:
