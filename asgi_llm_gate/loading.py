@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate import litellm_names
-from asgi_llm_gate.hooks import STAGES, UNSERVED, check_signatures, overrides
+from asgi_llm_gate.hooks import STAGES, UNSERVED, check, overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,7 @@ def as_callback(value: object) -> object:
     if not any(overrides(value, name) for name in names):
         raise LoadError(f"{type(value).__name__} has no hook; a callback has some of {', '.join(names)}")
     try:
-        check_signatures(value)
+        check(value)
     except TypeError as exc:
         raise LoadError(str(exc)) from exc
     return value
