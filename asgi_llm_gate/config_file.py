@@ -41,7 +41,7 @@ def read(path: Path) -> dict[Any, Any]:
         ConfigError: There is no such file, it is not YAML in UTF-8, or it is no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8")
         content = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}") from exc

@@ -519,6 +519,13 @@ def test_a_mistake_in_a_file_is_one_line_with_its_place(name, configured):
     assert told == f"gate.yaml: {line}"
 
 
+def test_models_are_checked_with_the_environment_they_will_run_in(configured):
+    models = "model_list: [{model_name: a, litellm_params: {model: a}}]"
+    assert len(configured(models).model_list) == 1
+    with pytest.raises(ConfigError, match=r"^gate\.yaml: model_list\[0\]\.litellm_params\.api_base: "):
+        configured(models, {"OPENAI_BASE_URL": "no url"})
+
+
 def test_the_first_of_several_mistakes_is_told(configured):
     with pytest.raises(ConfigError, match=r"general_settings\.master_key: "):
         configured("general_settings: {master_key: 1, enforce_user_param: 1}\ngate_settings: {hook_timeout: x}")
