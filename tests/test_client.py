@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
@@ -256,6 +257,22 @@ def test_detail_with_every_field(connect):
         connect(Raises(HTTPException(400, detail))).chat.completions.create(model="m", messages=MESSAGES)
     error = caught.value
     assert (error.body["message"], error.type, error.param, error.code) == ("no", "policy", "messages", "blocked")
+
+
+def test_error_of_another_server(connect):
+    """An APIStatusError of the client itself, from a hook that asked another server, is told with that server's id."""
+    request = httpx2.Request("POST", "http://other.example")
+    headers = {"x-request-id": "req_other", "content-length": "2", "set-cookie": "a=1"}
+    error = openai.RateLimitError(
+        "slow down",
+        response=httpx2.Response(429, headers=headers, request=request),
+        body={"code": "rate_limit_exceeded", "param": None, "type": "requests"},
+    )
+    with pytest.raises(openai.RateLimitError) as caught:
+        connect(Raises(error)).chat.completions.create(model="m", messages=MESSAGES)
+    assert (caught.value.body["message"], caught.value.code) == ("slow down", "rate_limit_exceeded")
+    assert caught.value.type == "requests"
+    assert len(caught.value.response.headers.get_list("x-request-id")) == 1
 
 
 @pytest.mark.parametrize("hook", [Raises, RaisesLate, Returns, ReturnsLate])
