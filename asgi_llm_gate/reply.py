@@ -158,4 +158,6 @@ class Reply:
             await self._overflow()
         elif not message.get("more_body", False):
             self._closed = self.committed = True
-            await self._finish(Collected({**start, "trailers": False}, bytes(self._body)))
+            if start.get("trailers"):  # none of them will follow
+                start = {**start, "trailers": False}
+            await self._finish(Collected(start, bytes(self._body)))
