@@ -44,7 +44,7 @@ class UserAPIKeyAuth:
         if isinstance(api_key, str) and api_key.startswith("sk-"):
             fields["api_key"] = hash_key(api_key)
         fields.setdefault("token", fields.get("api_key"))
-        vars(self).update({"metadata": {}, **fields})
+        vars(self).update({**fields, "metadata": fields.get("metadata") or {}})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -26,27 +26,32 @@ class CallData:
 
     Attributes:
         data: That dict.
-        asked: The client's body as it came, for answers in the form the client asked for.
     """
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: dict[str, Any], raw: bytes = b"{}") -> None:
         for name in OWN_KEYS:
             data.pop(name, None)
         self.data = data
-        self.asked: Mapping[str, Any] = data
+        self._raw = raw
         self._own: dict[str, Any] = {}
         self._sent_metadata = "metadata" in data
+        self._metadata = data.get("metadata", {})
 
-    def equip(self, raw: bytes, scope: Scope, head: Head, call_id: str, caller: UserAPIKeyAuth) -> None:
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The client's body as it came, for answers in the form that the client asked for."""
+        asked: dict[str, Any] = orjson.loads(self._raw)
+        return asked
+
+    def equip(self, scope: Scope, head: Head, call_id: str, caller: UserAPIKeyAuth) -> None:
         """Add the keys that handlers written for LiteLLM's proxy read."""
-        self.asked = orjson.loads(raw)
         raw_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.named.items()}
         headers = {name: value for name, value in raw_headers.items() if name not in _SECRET}
         url = _url(scope, raw_headers)
         self._own = {
             "metadata": {
-                **_client_metadata(self.data.get("metadata")),
-                "requester_metadata": self.data.get("metadata", {}),
+                **_client_metadata(self._metadata),
+                "requester_metadata": self._metadata,
                 "headers": headers,
                 "endpoint": url,
                 "user_agent": headers.get("user-agent"),
@@ -96,8 +101,8 @@ class CallData:
 
     def _restore_metadata(self, content: dict[str, Any]) -> None:
         metadata = content.pop("metadata", None)
-        sent = self._own["metadata"]["requester_metadata"]
-        requested = metadata.get("requester_metadata", sent) if isinstance(metadata, Mapping) else sent
+        known = isinstance(metadata, Mapping) and "requester_metadata" in metadata
+        requested = metadata["requester_metadata"] if known else self._metadata
         if self._sent_metadata or requested:
             content["metadata"] = requested
 

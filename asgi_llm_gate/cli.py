@@ -9,7 +9,8 @@ def main() -> None:
     """Run the command line.
 
     Raises:
-        SystemExit: 0 when done, 1 when the address can't be had, 2 for a mistake in the arguments or the configuration.
+        SystemExit: 0 when done, 1 when the address can't be had, 2 for a mistake in the arguments or the
+            configuration, 3 when the start-up fails.
     """
     try:
         import click  # noqa: F401

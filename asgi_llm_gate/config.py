@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
-
-from asgi_llm_gate.loading import LoadError, as_callback, load
-from asgi_llm_gate.settings import CHECKS, Keywords, Settings
+from asgi_llm_gate.checks import CHECKS, FromEnviron, WrongValueError
+from asgi_llm_gate.config_file import ConfigError, read
+from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
+from asgi_llm_gate.settings import Keywords, Settings
 
 __all__ = ["ConfigError", "Keywords", "Settings", "load_settings"]
 
@@ -34,28 +34,18 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "gate_settings": tuple(name for name in _SETTINGS if name not in _ELSEWHERE and name != "cache"),
 }
 
+# Each setting's name and its full place.
+_PLACES: Mapping[str, str] = {
+    "model_list": "model_list",
+    **{name: f"{section}.{name}" for section, names in _SECTIONS.items() for name in names},
+}
+
+# What the forwarder reads of an entry of the model list.
+_ENTRY = ("model_name", "litellm_params")
+_ENTRY_PARAMS = ("model", "api_base", "api_key", "extra_headers", "timeout")
+
 # Settings of later versions that guard something: to pass them over would leave a hole.
 _NOT_SERVED = ("inspector", "keys", "lease_seconds", "redis_url", "strict", "streaming_window", "teams", "users")
-
-
-class ConfigError(ValueError):
-    """A configuration that can't be used, in one line that says where and why."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is a mistake: the second would silently drop the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                break  # PyYAML's own complaint follows
-            if key in seen:
-                problem = f"{key} stands here twice"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def load_settings(
@@ -78,16 +68,12 @@ def load_settings(
     if config is None and not keywords:
         config = environ.get(CONFIG_VARIABLE) or None
     if config is None or isinstance(config, Mapping):
-        name, base, content = "config", None, dict(config or {})
+        base, content, prefix = None, config or {}, ""
     else:
         path = Path(config)
-        name, base, content = str(path), path.parent, _read(path)
-    try:
-        found = dict(_settings(_resolved(content, environ, "")))
-        from_file = _loaded(found, base)
-        given = _loaded(_keywords(keywords), base)
-    except _MistakeError as mistake:
-        raise ConfigError(f"{name}: {mistake}") from mistake.__cause__
+        base, content, prefix = path.parent, read(path), f"{path}: "
+    from_file = _checked(_file_settings, content, environ, base, prefix)
+    given = _checked(_keywords, keywords, environ, base, "")
     callbacks = (*from_file.get("callbacks", ()), *given.get("callbacks", ()))
     return Settings(**{**from_file, **given, "callbacks": callbacks})
 
@@ -96,25 +82,32 @@ class _MistakeError(Exception):
     """What is wrong at one place of a configuration."""
 
     def __init__(self, where: str, what: object) -> None:
-        super().__init__(f"{where}: {what}" if where else str(what))
+        super().__init__(f"{where}: {what}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+class _Found(NamedTuple):
+    """A setting as it was given."""
+
+    name: str
+    where: str
+    value: Any
+
+
+def _checked(
+    find: Callable[[Mapping[Any, Any]], Iterator[_Found]],
+    content: Mapping[Any, Any],
+    environ: Mapping[str, str],
+    base: Path | None,
+    prefix: str,
+) -> dict[str, Any]:
+    """Return the settings that are found in some content, checked, with what is given by name loaded."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path}: not UTF-8 text") from exc
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}:{line} {getattr(exc, 'problem', None) or exc}") from exc
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected sections at the top, got {type(content).__name__}")
-    return content
+        found = list(find(_resolved(content, environ, "")))
+        return {setting.name: _check(setting, environ, base) for setting in found}
+    except _MistakeError as mistake:
+        raise ConfigError(f"{prefix}{mistake}") from mistake.__cause__
+    except RecursionError as exc:
+        raise ConfigError(f"{prefix}nested too deep") from exc
 
 
 def _resolved(value: Any, environ: Mapping[str, str], where: str) -> Any:
@@ -123,7 +116,7 @@ def _resolved(value: Any, environ: Mapping[str, str], where: str) -> Any:
         name = value.removeprefix(_ENVIRON)
         if name not in environ:
             raise _MistakeError(where, f"the environment variable {name} is not set")
-        return environ[name]
+        return FromEnviron(environ[name])
     if isinstance(value, Mapping):
         return {k: _resolved(v, environ, f"{where}.{k}" if where else str(k)) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -131,11 +124,11 @@ def _resolved(value: Any, environ: Mapping[str, str], where: str) -> Any:
     return value
 
 
-def _settings(content: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Any]]]:
-    """Yield each setting of a file: its name, where it stands, its value."""
+def _file_settings(content: Mapping[Any, Any]) -> Iterator[_Found]:
+    """Yield each setting of a file."""
     for section, values in content.items():
         if section == "model_list":
-            yield section, (section, values)
+            yield _Found(section, section, values)
         elif section not in _SECTIONS:
             _warn(section, section, ("model_list", *_SECTIONS))
         elif not isinstance(values, Mapping | None):
@@ -145,68 +138,97 @@ def _settings(content: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Any]
                 yield from _setting(section, name, value)
 
 
-def _setting(section: str, name: str, value: Any) -> Iterator[tuple[str, tuple[str, Any]]]:
+def _setting(section: str, name: Any, value: Any) -> Iterator[_Found]:
     where = f"{section}.{name}"
-    if name == "cache_params" and section == "litellm_settings":
-        if not isinstance(value, Mapping) or value.get("type") != "local":
-            raise _MistakeError(where, "only `type: local` is served by this version")
-    elif name in _NOT_SERVED and section == "gate_settings":
+    if section == "gate_settings" and name in _NOT_SERVED:
         raise _MistakeError(where, "not served by this version")
-    elif name in _SECTIONS[section]:
-        yield name, (where, value)
-    else:
+    if name not in _SECTIONS[section]:
         _warn(where, name, _SECTIONS[section])
+    elif value is None:
+        raise _MistakeError(where, "expected a value, got nothing")
+    elif name == "cache_params":
+        _check_cache_params(where, value)
+    else:
+        yield _Found(name, where, value)
 
 
-def _warn(where: str, name: object, known: tuple[str, ...]) -> None:
-    near = difflib.get_close_matches(str(name), known, 1)
-    logger.warning("%s is not a setting of the gate%s", where, f"; did you mean {near[0]}?" if near else "")
+def _check_cache_params(where: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise _MistakeError(where, f"expected settings by name, got {type(value).__name__}")
+    if value.get("type") != "local":
+        raise _MistakeError(f"{where}.type", f"{value.get('type')} is not served by this version, only local")
+    _warn_of_others(where, value, ("type",))
 
 
-def _keywords(keywords: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    for name in keywords:
+def _keywords(keywords: Mapping[str, Any]) -> Iterator[_Found]:
+    for name, value in keywords.items():
         if name not in _SETTINGS:
-            near = difflib.get_close_matches(name, _SETTINGS, 1)
-            raise _MistakeError(name, f"not a setting{f'; did you mean {near[0]}?' if near else ''}")
-    return {name: (name, value) for name, value in keywords.items()}
+            raise _MistakeError(name, f"not a setting{_hint(name, _SETTINGS)}")
+        yield _Found(name, name, value)
 
 
-def _loaded(found: Mapping[str, tuple[str, Any]], base: Path | None) -> dict[str, Any]:
-    """Check the settings, and load what is given by name."""
-    settings: dict[str, Any] = {}
-    for name, (where, value) in found.items():
-        try:
-            if name == "callbacks":
-                settings[name] = _callbacks(value, base)
-            elif name == "custom_auth":
-                settings[name] = _function(value, base)
-            elif name == "model_list":
-                settings[name] = _model_list(value, where)
-            else:
-                settings[name] = CHECKS[name](value)
-        except (TypeError, LoadError) as exc:
-            raise _MistakeError(where, exc) from exc
-    return settings
+def _warn_of_others(where: str, values: Any, known: tuple[str, ...]) -> None:
+    for name in values if isinstance(values, Mapping) else ():
+        if name not in known:
+            _warn(f"{where}.{name}", name, known, places={})
+
+
+def _warn(where: str, name: object, known: tuple[str, ...], places: Mapping[str, str] = _PLACES) -> None:
+    logger.warning("%s is not a setting of the gate%s", where, _hint(name, known, places))
+
+
+def _hint(name: object, known: tuple[str, ...], places: Mapping[str, str] | None = None) -> str:
+    """Return what may have been meant: of the names that stand in the same place, else of all."""
+    near = difflib.get_close_matches(str(name), known, 1, cutoff=0.8)
+    far = difflib.get_close_matches(str(name), places or (), 1, cutoff=0.8)
+    meant = near[0] if near else (places or {})[far[0]] if far else None
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def _check(setting: _Found, environ: Mapping[str, str], base: Path | None) -> Any:
+    name, where, value = setting
+    try:
+        if name == "callbacks":
+            return _callbacks(value, base)
+        if name == "custom_auth":
+            return _function(value, base)
+        if name == "model_list":
+            return _model_list(value, environ)
+        return CHECKS[name](value)
+    except WrongValueError as exc:
+        raise _MistakeError(where + exc.at, exc) from exc.__cause__
 
 
 def _callbacks(value: Any, base: Path | None) -> tuple[object, ...]:
-    items = value if isinstance(value, list | tuple) else [value]
-    return tuple(as_callback(load(item, base) if isinstance(item, str) else item) for item in items)
+    if isinstance(value, list | tuple):
+        return tuple(_callback(item, base, f"[{index}]") for index, item in enumerate(value))
+    return (_callback(value, base, ""),)
+
+
+def _callback(item: Any, base: Path | None, at: str) -> object:
+    try:
+        return load_callback(item, base) if isinstance(item, str) else as_callback(item)
+    except LoadError as exc:
+        raise WrongValueError(exc, at) from (exc.__cause__ or exc)
 
 
 def _function(value: Any, base: Path | None) -> Any:
-    found = load(value, base) if isinstance(value, str) else value
+    try:
+        found = load(value, base) if isinstance(value, str) else value
+    except LoadError as exc:
+        raise WrongValueError(exc) from (exc.__cause__ or exc)
     if found is not None and not callable(found):
-        raise TypeError(f"expected a function or its name, got {value!r}")
+        raise WrongValueError(f"expected a function or its name, got {value!r}")
     return found
 
 
-def _model_list(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
+def _model_list(value: Any, environ: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
     from asgi_llm_gate.forwarder.routes import check
 
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"expected a list of models, got {type(value).__name__}")
-    problems = check(value)
-    if problems:
-        raise _MistakeError("", problems[0].replace("model_list", where, 1))
+    for problem in check(value, environ):
+        place, _, what = problem.removeprefix("model_list").partition(": ")
+        raise WrongValueError(what, place)
+    for index, entry in enumerate(value):
+        _warn_of_others(f"model_list[{index}]", entry, _ENTRY)
+        _warn_of_others(f"model_list[{index}].litellm_params", entry["litellm_params"], _ENTRY_PARAMS)
     return tuple(value)

@@ -6,6 +6,7 @@ exception class by the HTTP status and fill ``code``, ``param`` and ``type`` fro
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ import orjson
 from asgi_llm_gate.answer import Answer
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 # Headers of an exception that would contradict the envelope's own framing.
 _FRAMING = frozenset({"connection", "content-encoding", "content-length", "content-type", "transfer-encoding"})
@@ -44,7 +47,7 @@ class GateError(Exception):
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
-        self.message = message
+        self.message = sendable(message)
         self.type = type or error_type(status_code)
         self.param = param
         self.code = code
@@ -56,7 +59,7 @@ class Rejection(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = sendable(message)
 
 
 class UpstreamError(GateError):
@@ -103,8 +106,7 @@ def intended(exc: BaseException) -> GateError | None:
     status = getattr(exc, "status_code", None)
     if not isinstance(status, int) or not 400 <= status <= 599:
         return None
-    detail = getattr(exc, "detail", None) or getattr(exc, "message", None) or str(exc)
-    fields = _detail_fields(detail)
+    fields = _detail_fields(_detail(exc))
     return GateError(
         status,
         _text(fields.get("message")) or "The request was refused",
@@ -124,8 +126,8 @@ def error_answer(error: GateError, request_id: str | None = None) -> Answer:
     """Render an error in the envelope, with an ``x-request-id`` that clients show as ``request_id``."""
     headers = {b"x-request-id": (request_id or new_request_id()).encode()}
     for name, value in error.headers.items():
-        if name.lower() not in _FRAMING and _sendable(name) and _sendable(value):
-            headers[name.lower().encode()] = value.encode()
+        if name.lower() not in _FRAMING and is_header(name, value):
+            headers[name.lower().encode()] = value.strip().encode()
     return Answer(error.status_code, orjson.dumps({"error": error_fields(error)}), headers=tuple(headers.items()))
 
 
@@ -134,14 +136,27 @@ def new_request_id() -> str:
     return f"req_{secrets.token_hex(16)}"
 
 
-def _sendable(text: str) -> bool:
-    return text.isascii() and text.isprintable()
+def is_header(name: str, value: str) -> bool:
+    """Tell whether a header can be sent: a token (RFC 9110 §5.6.2), and a value of visible characters and spaces."""
+    return bool(_TOKEN.fullmatch(name)) and value.isascii() and value.isprintable()
+
+
+def sendable(text: str) -> str:
+    """Return a text as UTF-8 can carry it: half a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _detail(exc: BaseException) -> Any:
+    """Return what an exception says: its detail or message; its own text only where it has neither."""
+    if not hasattr(exc, "detail") and not hasattr(exc, "message"):
+        return str(exc)
+    return getattr(exc, "detail", None) or getattr(exc, "message", None)
 
 
 def _detail_fields(detail: Any) -> Mapping[str, Any]:
     """Flatten ``{"error": {"message": …}}``, ``{"error": "…"}`` and ``{"message": "…"}`` to envelope fields."""
     if not isinstance(detail, Mapping):
-        return {"message": str(detail)}
+        return {"message": detail if isinstance(detail, str) or not detail else _as_json(detail)}
     inner = detail.get("error")
     if isinstance(inner, Mapping):
         return inner
@@ -149,7 +164,14 @@ def _detail_fields(detail: Any) -> Mapping[str, Any]:
         return {**detail, "message": inner}
     if isinstance(detail.get("message"), str):
         return detail
-    return {**detail, "message": orjson.dumps(detail, default=str).decode()}
+    return {**detail, "message": _as_json(detail) if detail else None}
+
+
+def _as_json(detail: Any) -> str:
+    try:
+        return orjson.dumps(detail, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        return ""
 
 
 def _error_fields(body: bytes) -> Mapping[str, Any]:
@@ -163,7 +185,7 @@ def _error_fields(body: bytes) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
-        return value or None
+        return sendable(value) or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 

@@ -204,7 +204,7 @@ class EventReply:
             await self._chunk(chunk, event, changed=False)
         else:
             record = as_record(chunk, self._kind)
-            record._event, record._before = event, orjson.dumps(record)
+            record._event, record._before = event, orjson.dumps(record)  # noqa: SLF001  # kept off the wire
             await self._nest.push(record)
 
     async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool) -> None:

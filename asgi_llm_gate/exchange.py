@@ -7,7 +7,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import orjson
 
@@ -136,7 +136,7 @@ class Exchange:
     async def _prepare(self, raw: bytes) -> bytes:
         """Decode the body, check it, and have the pre-call hooks change or refuse it; return what the app gets."""
         settings = self.plan.settings
-        self.call = CallData(decode(raw, settings.max_json_values))
+        self.call = CallData(decode(raw, settings.max_json_values), raw)
         data = self.call.data
         user = data.get("user")
         if settings.enforce_user_param:
@@ -145,7 +145,7 @@ class Exchange:
         if self.plan.has_hooks:
             if self.caller.end_user_id is None and isinstance(user, str):
                 self.caller.end_user_id = user
-            self.call.equip(raw, self.scope, self.head, self.id, self.caller)
+            self.call.equip(self.scope, self.head, self.id, self.caller)
             await self._pre_call()
         unforwarded = settings.enforce_user_param and not self.endpoint.has_user and settings.forward_user != "always"
         try:
@@ -241,10 +241,16 @@ class Exchange:
         response = as_record(collected.decoded(self.plan.settings.max_response_bytes), self.endpoint.shape.Response)
         before = orjson.dumps(response)
         for hook in self.plan.success:
+            # What an earlier hook put inside may be plain dicts.
+            response = as_record(response, self.endpoint.shape.Response)
             result = await hook(replacement, data=self.call.data, user_api_key_dict=self.caller, response=response)
             if result is not None:
                 response = as_record(result, self.endpoint.shape.Response)
-        after = orjson.dumps(response)
+        try:
+            after = orjson.dumps(response)
+        except TypeError as exc:
+            logger.error("the success hooks left a response that is not JSON: %s", exc)
+            raise internal_error() from exc
         return collected if after == before else collected.with_body(after)
 
     async def _overflow(self) -> None:
@@ -267,7 +273,7 @@ class Exchange:
 
     def _rejection(self, message: str) -> Answer:
         """Say a hook's message as the endpoint's own kind of answer, in the form the client asked for."""
-        asked: Any = self.call.asked
+        asked = self.call.asked
         shape, headers = self.endpoint.shape, ((b"x-request-id", f"req_{self.id}".encode()),)
         now = int(time.time())
         if asked.get("stream") is True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -114,8 +115,8 @@ class Hook:
     def __init__(self, callback: object, method: str, *, timeout: float, on_error: OnError) -> None:
         self.callback = callback
         self.name = f"{type(callback).__name__}.{method}"
-        self.timeout: float = getattr(callback, "hook_timeout", None) or timeout
-        self.on_error: OnError = getattr(callback, "on_hook_error", None) or on_error
+        self.timeout: float = _own(callback, "hook_timeout", timeout)
+        self.on_error: OnError = _own(callback, "on_hook_error", on_error)
         self._method: Callable[..., Any] = getattr(callback, method)
         self._arguments = _accepted(self._method, STAGES[method], self.name)
 
@@ -168,15 +169,27 @@ def overrides(callback: object, method: str) -> bool:
     return callable(defined) and getattr(defined, "__func__", None) is not getattr(CallHooks, method, None)
 
 
-def check_signatures(callback: object) -> None:
-    """Refuse a callback of which a hook needs an argument that the gate does not have.
+def check(callback: object) -> None:
+    """Refuse a callback of which a hook needs an argument that the gate does not have, or with a wrong attribute.
 
     Raises:
-        TypeError: One line that names the hook and the argument.
+        TypeError: One line that says what is wrong.
     """
+    name = type(callback).__name__
+    timeout = _own(callback, "hook_timeout", 1)
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
+        raise TypeError(f"{name}.hook_timeout: expected seconds above 0, got {timeout!r}")
+    if _own(callback, "on_hook_error", "reject") not in ("reject", "allow"):
+        raise TypeError(f"{name}.on_hook_error: expected reject or allow, got {_own(callback, 'on_hook_error', '')!r}")
     for method, available in STAGES.items():
         if overrides(callback, method):
-            _accepted(getattr(callback, method), available, f"{type(callback).__name__}.{method}")
+            _accepted(getattr(callback, method), available, f"{name}.{method}")
+
+
+def _own(callback: object, attribute: str, default: Any) -> Any:
+    """Return what a callback sets for itself, or the gate's own setting."""
+    value = getattr(callback, attribute, None)
+    return default if value is None else value
 
 
 def new_data(result: Any) -> dict[str, Any] | None:
@@ -233,11 +246,11 @@ def _accepted(method: Callable[..., Any], available: frozenset[str], name: str) 
     Raises:
         TypeError: The method needs an argument that the gate does not have.
     """
-    parameters = inspect.signature(method).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return tuple(available)
-    named = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
-    unknown = [p.name for p in named if p.default is p.empty and p.name not in available]
+    parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    named = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}} & available
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    unknown = [wanted for wanted in needed if wanted not in named]
     if unknown:
-        raise TypeError(f"{name} needs {', '.join(unknown)}; a hook may take {', '.join(sorted(available))}")
-    return tuple(p.name for p in named if p.name in available)
+        raise TypeError(f"{name} needs {', '.join(unknown)}; a hook may take {', '.join(sorted(available))} by keyword")
+    return tuple(available if takes_all else named)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate import litellm_names
-from asgi_llm_gate.hooks import STAGES, UNSERVED, check_signatures, overrides
+from asgi_llm_gate.hooks import STAGES, UNSERVED, check, overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +69,19 @@ def load(name: str, base: Path | None) -> object:
             raise LoadError(f"{name}: {path.name if path else module_name} has no {attribute}") from exc
 
 
+def load_callback(name: str, base: Path | None) -> object:
+    """Return the callback of a dotted name.
+
+    Raises:
+        LoadError: It can't be loaded, or is none.
+    """
+    found = load(name, base)
+    try:
+        return as_callback(found)
+    except LoadError as exc:
+        raise LoadError(f"{name}: {exc}") from exc.__cause__
+
+
 def as_callback(value: object) -> object:
     """Return a callback: the object itself, or an instance of a class.
 
@@ -81,7 +94,7 @@ def as_callback(value: object) -> object:
     if not any(overrides(value, name) for name in names):
         raise LoadError(f"{type(value).__name__} has no hook; a callback has some of {', '.join(names)}")
     try:
-        check_signatures(value)
+        check(value)
     except TypeError as exc:
         raise LoadError(str(exc)) from exc
     return value

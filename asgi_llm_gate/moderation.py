@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Send
 
 
+# What a held message takes beside its body, in bytes.
+_MESSAGE_COST = 256
+
+
 class Hold:
     """A `send` that keeps messages back until it is opened.
 
@@ -34,7 +38,7 @@ class Hold:
         """Take one message: hold it, pass it on or drop it."""
         if self._state == "holding":
             self._held.append(message)
-            self._size += len(message.get("body", b""))
+            self._size += len(message.get("body", b"")) + _MESSAGE_COST
             if self._size > self._max_bytes:
                 await self._settled.wait()
         elif self._state == "open":

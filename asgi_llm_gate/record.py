@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import orjson
@@ -18,6 +19,9 @@ class Record(dict[str, Any]):
     known: ClassVar[frozenset[str]] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_hidden_params":  # where LiteLLM's handlers keep what is not for the client
+            self._hidden_params: dict[str, Any] = {}
+            return self._hidden_params
         try:
             return self[name]
         except KeyError:
@@ -39,6 +43,21 @@ class Record(dict[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(name, as_record(value, type(self)))
 
+    def update(self, *fields: Any, **more: Any) -> None:
+        """Set several fields, from whatever `dict` takes."""
+        for name, value in dict(*fields, **more).items():
+            self[name] = value
+
+    def __ior__(self, fields: Any) -> Self:  # type: ignore[override,misc]  # narrower than dict's overloads
+        self.update(fields)
+        return self
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return a field, set to the default if it is missing."""
+        if name not in self:
+            self[name] = default
+        return self[name]
+
     def model_dump(self, **_options: Any) -> dict[str, Any]:
         """Return a copy in plain dicts and lists."""
         copy: dict[str, Any] = orjson.loads(orjson.dumps(self))
@@ -56,17 +75,22 @@ class Record(dict[str, Any]):
 
 
 def as_record(value: Any, kind: type[Record] = Record) -> Any:
-    """Return the value with each plain dict in it, at any depth, made a record of that kind.
+    """Return the value with each plain mapping in it, at any depth, made a record of that kind.
 
-    Lists are changed in place; objects that offer ``model_dump`` are dumped first.
+    Records and lists are changed in place; objects that offer ``model_dump`` are dumped first.
     """
     if type(value) is dict:
-        return kind({name: as_record(item, kind) if type(item) in _PLAIN else item for name, item in value.items()})
+        return kind({name: item if type(item) in _SCALARS else as_record(item, kind) for name, item in value.items()})
     if type(value) is list:
-        value[:] = [as_record(item, kind) if type(item) in _PLAIN else item for item in value]
-    elif not isinstance(value, Record) and hasattr(value, "model_dump"):
+        value[:] = [item if type(item) in _SCALARS else as_record(item, kind) for item in value]
+    elif isinstance(value, Record):
+        for name, item in value.items():
+            dict.__setitem__(value, name, as_record(item, kind))
+    elif isinstance(value, Mapping):
+        return as_record(dict(value), kind)
+    elif hasattr(value, "model_dump"):
         return as_record(value.model_dump(), kind)
     return value
 
 
-_PLAIN = frozenset({dict, list})
+_SCALARS = frozenset({str, int, float, bool, type(None)})

@@ -26,6 +26,8 @@ _OF_THE_BYTES = frozenset(
     }
 )
 
+_READ_AS_JSON = frozenset({b"application/json", b"text/json", b"text/plain", b""})
+
 # Extensions by which an app sends a body past `send`'s body messages.
 PAST_SEND = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
@@ -89,9 +91,9 @@ def without_bytes_headers(start: Message) -> Message:
 
 
 def is_json(start: Message) -> bool:
-    """Tell whether a response start announces a JSON body."""
+    """Tell whether a response start announces a body that clients read as JSON, as they do if it says nothing."""
     media_type = _header(start, b"content-type").partition(b";")[0].strip().lower()
-    return media_type == b"application/json" or media_type.endswith(b"+json")
+    return media_type in _READ_AS_JSON or media_type.endswith(b"+json")
 
 
 def has_whole_body(start: Message) -> bool:
@@ -137,8 +139,7 @@ class Reply:
         self._overflow = overflow
         self._max_bytes = max_bytes
         self._start: Message | None = None
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()
         self._closed = False
         self.committed = False
 
@@ -156,15 +157,13 @@ class Reply:
             await self._send(message)
 
     async def _collect(self, start: Message, message: Message) -> None:
-        chunk: Any = message.get("body", b"")
-        self._size += len(chunk)
-        if self._size > self._max_bytes:
+        self._body += message.get("body", b"")
+        if len(self._body) > self._max_bytes:
             self._closed = self.committed = True
-            self._chunks.clear()
+            self._body.clear()
             await self._overflow()
-            return
-        self._chunks.append(bytes(chunk))
-        if not message.get("more_body", False):
-            self._start = None
-            self.committed = True
-            await self._finish(Collected(start, b"".join(self._chunks)))
+        elif not message.get("more_body", False):
+            self._closed = self.committed = True
+            if start.get("trailers"):  # none of them will follow
+                start = {**start, "trailers": False}
+            await self._finish(Collected(start, bytes(self._body)))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 
+# Uvicorn's exit status when the app's start-up failed.
+_FAILED_TO_START = 3
+
 
 def gate(config: str | os.PathLike[str]) -> LLMGate:
     """Make the gate of a configuration file, before the upstreams that it lists.
@@ -77,7 +80,7 @@ def run(app: ASGIApp | str, listener: socket.socket, *, workers: int = 1, shutdo
         shutdown_timeout: Seconds that open calls may go on.
 
     Raises:
-        SystemExit: 0 after a signal.
+        SystemExit: 0 after a signal; 3, the app's start-up failed.
     """
     config = uvicorn.Config(
         cast("Any", app),
@@ -92,6 +95,9 @@ def run(app: ASGIApp | str, listener: socket.socket, *, workers: int = 1, shutdo
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     if workers > 1:
-        Multiprocess(config, [listener]).run()
+        supervisor = Multiprocess(config, [listener])
+        supervisor.run()
+        if any(process.exitcode == _FAILED_TO_START for process in supervisor.processes):
+            sys.exit(_FAILED_TO_START)
     else:
         uvicorn.Server(config).run([listener])

@@ -1,17 +1,15 @@
-"""The settings of a gate: one table of names, sections, defaults and what each may be."""
+"""The settings of a gate: their names, what they mean, their defaults."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from asgi_llm_gate.cache import DualCache
-from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, by_call_type
-
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from asgi_llm_gate.auth import CustomAuth
+    from asgi_llm_gate.cache import DualCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,113 +90,3 @@ class Keywords(TypedDict, total=False):
     policies: Mapping[str, str]
     paths: Mapping[str, str]
     shutdown_timeout: float
-
-
-Check = Callable[[Any], Any]
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"expected true or false, got {value!r}")
-    return value
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise TypeError(f"expected a whole number from 1, got {value!r}")
-    return value
-
-
-def _seconds(least: float) -> Check:
-    def check(value: Any) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < math.inf:
-            raise TypeError(f"expected seconds from {least:g}, got {value!r}")
-        return float(value)
-
-    return check
-
-
-def _one_of(*words: str) -> Check:
-    def check(value: Any) -> str:
-        if value not in words:
-            raise TypeError(f"expected {' or '.join(words)}, got {value!r}")
-        return str(value)
-
-    return check
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
-        raise TypeError(f"expected a name or a list of names, got {value!r}")
-    return tuple(names)
-
-
-def _some_names(value: Any) -> tuple[str, ...]:
-    names = _names(value)
-    if not names:
-        raise TypeError("expected at least one name")
-    return names
-
-
-def _key(value: Any) -> str | None:
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise TypeError("expected a key that is not empty")
-    return value
-
-
-def _cache(value: Any) -> DualCache | None:
-    if value is not None and not isinstance(value, DualCache):
-        raise TypeError(f"expected a DualCache, got {type(value).__name__}")
-    return value
-
-
-def _words(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(item, str) for pair in value.items() for item in pair):
-        raise TypeError(f"expected names and words, got {value!r}")
-    return dict(value)
-
-
-_CLASSES = sorted({row.call_type for row in (*ENDPOINTS, *WEBSOCKETS) if not row.inspected})
-
-
-def _policies(value: Any) -> dict[str, str]:
-    for name, policy in _words(value).items():
-        if name not in _CLASSES:
-            raise TypeError(f"{name} is no endpoint class with a policy; those are {', '.join(_CLASSES)}")
-        if policy not in (PASS, "deny"):
-            raise TypeError(f"{name}: expected pass or deny (this version can't inspect it), got {policy!r}")
-    return dict(value)
-
-
-def _paths(value: Any) -> dict[str, str]:
-    for path, call_type in _words(value).items():
-        if not path.startswith("/") or path.endswith("/"):
-            raise TypeError(f"{path}: a path begins with a slash and ends with none")
-        if call_type != PASS and by_call_type(call_type) is None:
-            raise TypeError(f"{path}: expected a call type such as completion, or pass, got {call_type!r}")
-    return dict(value)
-
-
-# Every setting but the three that take loading (`callbacks`, `custom_auth`, `model_list`), and what it may be.
-CHECKS: Mapping[str, Check] = {
-    "enforce_user_param": _boolean,
-    "enforced_params": _names,
-    "user_params": _some_names,
-    "forward_user": _one_of("documented", "always"),
-    "master_key": _key,
-    "cache": _cache,
-    "call_type_names": _one_of("documented", "litellm"),
-    "hook_timeout": _seconds(0.001),
-    "on_hook_error": _one_of("reject", "allow"),
-    "moderation_mode": _one_of("hold"),
-    "moderation_buffer": _count,
-    "cancel_grace": _seconds(0),
-    "max_body_bytes": _count,
-    "max_json_values": _count,
-    "body_timeout": _seconds(0.001),
-    "max_response_bytes": _count,
-    "policies": _policies,
-    "paths": _paths,
-    "shutdown_timeout": _seconds(0),
-}

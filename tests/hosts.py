@@ -134,8 +134,7 @@ class DjangoHandler(ASGIHandler):
 
     def create_request(self, scope, body_file):
         request, error = super().create_request(scope, body_file)
-        if request is not None:
-            request.urlconf = self._urls
+        request.urlconf = self._urls
         return request, error
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 import zlib
 
+import anyio
 import orjson
 import pytest
 
-from asgi_llm_gate import LLMGate
+from asgi_llm_gate import CallHooks, LLMGate
 from tests.harness import CHAT, JSON, Request, Upstream, chat
 from tests.hosts import APPS, Reader, Witness, host
 from tests.tables.bodies import BODIES, USERS
@@ -215,6 +217,31 @@ async def test_headers_go_on_but_those_of_the_body_and_the_connection():
     assert headers == [*kept, ("content-type", "application/json"), ("content-length", "12")]
 
 
+@pytest.mark.parametrize(
+    ("connection", "left"),
+    [
+        (["close"], ["host", "cookie", "authorization", "x-a", "x-b"]),
+        (["x-a", "close"], ["host", "cookie", "authorization", "x-b"]),
+        (["X-A , x-b"], ["host", "cookie", "authorization"]),
+        (["x-a", "x-b"], ["host", "cookie", "authorization"]),
+        (
+            ["host, cookie, Authorization, content-type, content-length"],
+            ["host", "cookie", "authorization", "x-a", "x-b"],
+        ),
+        (["", ",,"], ["host", "cookie", "authorization", "x-a", "x-b"]),
+    ],
+)
+async def test_connection_names_headers(connection, left):
+    """Each header that any `Connection` names is the connection's, but none by which an app knows client and site."""
+    app = Upstream()
+    headers = [(name, "1") for name in ("host", "cookie", "authorization", "x-a", "x-b")]
+    sent = [*JSON, *headers, *(("connection", value) for value in connection)]
+    await Request(PLAIN, headers=sent).to(LLMGate(app))
+    assert app.data == {"user": "u"}
+    names = [name.decode() for name, _ in app.calls[0][0]["headers"]]
+    assert names == [*left, "content-type", "content-length"]
+
+
 @pytest.mark.parametrize("name", ["Content-Type", "CONTENT-LENGTH", "Transfer-Encoding"])
 async def test_header_names_of_any_case(name):
     """A server need not lower header names; the gate compares them as if it had."""
@@ -242,8 +269,23 @@ async def test_headers_that_grow_while_the_body_is_read():
     assert b"authorization" not in dict(app.calls[0][0]["headers"])
 
 
+async def test_headers_that_grow_while_no_body_is_read():
+    """An empty chunked body that brings trailers makes no call, and the app gets the headers without them."""
+    app = Upstream()
+    request = Request(method="GET", headers=[("transfer-encoding", "chunked"), ("x-a", "1")])
+
+    async def receive():
+        request.scope["headers"].append((b"authorization", b"Bearer admin"))
+        return await request.receive()
+
+    await LLMGate(app, callbacks=[Reader()])(request.scope, receive, request.send)
+    ((scope, body),) = app.calls
+    assert (dict(scope["headers"]).get(b"x-a"), body) == (b"1", b"")
+    assert b"authorization" not in dict(scope["headers"])
+
+
 async def test_scope_is_copied_not_changed():
-    """The caller's scope is left as it was, apart from nothing."""
+    """The caller's scope stays as it was; the app's differs in its headers alone."""
     app = Upstream()
     request = Request(PLAIN, headers=[*JSON, ("x-a", "1")])
     before = {**request.scope, "headers": list(request.scope["headers"])}
@@ -251,3 +293,50 @@ async def test_scope_is_copied_not_changed():
     assert request.scope == before
     assert {**app.calls[0][0], "headers": None} == {**before, "headers": None}
     assert app.calls[0][0]["path"] == CHAT
+
+
+async def test_many_tiny_messages():
+    """A body that comes in pieces of two bytes costs memory for its bytes, not for its pieces."""
+    pieces = 300_000
+    app = Upstream()
+    gate = LLMGate(app)
+    request = Request()
+    source = iter(range(pieces))
+
+    async def receive():
+        number = next(source, None)
+        if number is None:
+            return {"type": "http.request", "body": PLAIN}
+        return {"type": "http.request", "body": number.to_bytes(4, "big").translate(b" " * 256)[:2], "more_body": True}
+
+    tracemalloc.start()
+    try:
+        await gate(request.scope, receive, request.send)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert app.data == {"user": "u"}
+    assert peak < 10 * 2 * pieces
+
+
+async def test_concurrent_calls_do_not_mix():
+    """Calls that are under way at once on one gate have nothing in common."""
+
+    class Slow(CallHooks):
+        async def async_pre_call_hook(self, data):
+            user = data["user"]
+            await anyio.lowlevel.checkpoint()
+            data["seen"] = user
+
+        async def async_moderation_hook(self, data, user_api_key_dict):
+            await anyio.lowlevel.checkpoint()
+            assert data["seen"] == user_api_key_dict.end_user_id
+
+    app = Upstream()
+    gate = LLMGate(app, callbacks=[Slow()])
+    async with anyio.create_task_group() as group:
+        for number in range(30):
+            group.start_soon(Request(chat(user=str(number))).to, gate)
+    calls = [orjson.loads(body) for _, body in app.calls]
+    assert sorted(int(call["seen"]) for call in calls) == list(range(30))
+    assert all(call["seen"] == call["user"] for call in calls)

@@ -130,6 +130,30 @@ def test_a_full_cache_drops_what_would_expire_first():
     assert [cache.get(key) for key in ("sooner", "soon", "later", "new")] == [None, "soon", "later", "new"]
 
 
+def test_an_entry_given_a_new_time_again_and_again_takes_no_more_room():
+    """What is kept of old times is bounded, and the order of what is dropped stays right."""
+    clock = Clock()
+    cache = InMemoryCache(3, clock=clock)
+    cache.set("later", 1, 1000)
+    for _ in range(100):
+        clock.now += 1
+        cache.set("renewed", 1, 50, refresh_ttl=True)
+        assert len(cache._expiries) <= 6
+    cache.set("sooner", 1, 40)
+    cache.set("new", 1, 500)
+    assert [cache.get(key) for key in ("later", "renewed", "sooner", "new")] == [1, 1, None, 1]
+
+
+def test_what_has_expired_is_dropped_with_the_next_new_entry():
+    clock = Clock()
+    cache = InMemoryCache(clock=clock)
+    for number in range(100):
+        cache.set(f"old-{number}", number, 1)
+    clock.now += 1
+    cache.set("new", 1)
+    assert list(cache._entries) == ["new"]
+
+
 def test_what_never_lives_takes_no_room():
     """An entry whose time is over at once does not push another out."""
     cache = InMemoryCache(1, clock=Clock())
@@ -193,6 +217,20 @@ def test_the_memory_tier_is_the_only_one():
     cache = DualCache(tier)
     assert cache.in_memory_cache is tier
     assert cache.redis_cache is None
+
+
+def test_a_redis_tier_is_not_ignored_in_silence():
+    """Its counters would look shared and be none."""
+    with pytest.raises(ValueError, match="takes no redis_cache"):
+        DualCache(redis_cache=object())  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("options", "seconds"), [({}, 600), ({"default_in_memory_ttl": 5, "default_redis_ttl": 9}, 5)])
+async def test_a_value_lives_as_long_as_the_cache_says(options, seconds):
+    cache = DualCache(**options)
+    cache.set_cache("a", 1)
+    assert await cache.async_get_ttl("a") == seconds
 
 
 def test_the_synchronous_methods_work_as_litellms():

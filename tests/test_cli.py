@@ -166,6 +166,15 @@ def until_refused(url):
             socket.create_connection((address.host, address.port), timeout=5).close()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_start_that_fails_ends_the_command(config, workers):
+    """When the upstream's client can't be made, the command says why and ends with uvicorn's status for that."""
+    path = config("http://127.0.0.1:9")
+    done = run("--config", path, "--port", "0", "--workers", workers, SSL_CERT_FILE="/no/such/file")
+    assert done.returncode == 3
+    assert "No such file" in done.stderr
+
+
 MISTAKES = {
     "a file that is not there": (None, "No such file or directory"),
     "a file that is not YAML": ("a: [", "config.yaml: line"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
+import os
 import py_compile
 import sys
 import threading
@@ -108,6 +108,25 @@ def test_a_file_named_like_a_library_does_not_stand_in_for_it(tmp_path):
     assert not {"tabnanny", "email.guard"} & set(sys.modules)
 
 
+def test_a_file_beside_a_package_of_its_name_is_another_module(tmp_path, monkeypatch):
+    """Python's own import takes the package, a configuration means the file."""
+    package(tmp_path, "twofold", "handler = 'package'")
+    write(tmp_path, twofold="handler = 'file'")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.import_module("twofold").handler == "package"
+    assert load("twofold.handler", tmp_path) == "file"
+    assert load("twofold.handler", None) == "package"
+
+
+@pytest.mark.parametrize("name", ["at_home", "inside.at_home"])
+def test_a_file_that_python_finds_too_has_the_name_it_has_there(name, tmp_path, monkeypatch):
+    """The app that imports it later gets the same module."""
+    write(tmp_path, **{name.replace(".", "__"): "handler = object()"})
+    monkeypatch.syspath_prepend(tmp_path)
+    handler = load(f"{name}.handler", tmp_path)
+    assert importlib.import_module(name).handler is handler
+
+
 def test_a_name_held_by_a_module_from_nowhere_is_left_to_it(tmp_path, monkeypatch):
     held = ModuleType("held_name")
     monkeypatch.setitem(sys.modules, "held_name", held)
@@ -124,9 +143,12 @@ def test_neighbours_are_importable_while_a_file_is_loaded(tmp_path):
 
 
 def test_a_neighbour_written_since_the_last_load_is_found(tmp_path):
-    write(tmp_path, early="handler = 1")
+    """Also on a file system whose clock is too coarse to tell."""
+    write(tmp_path, early="import neighbour_one\nhandler = 1", neighbour_one="")
     load("early.handler", tmp_path)
+    times = tmp_path.stat()
     write(tmp_path, late="from later import handler", later="handler = 2")
+    os.utime(tmp_path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert load("late.handler", tmp_path) == 2
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from asgi_llm_gate import LLMGate
 from tests.harness import JSON, Request, Upstream, answer
-from tests.hosts import APPS, Reader, host
+from tests.hosts import APPS, Reader, Witness, host
 from tests.tables.methods import METHODS
 
 pytestmark = pytest.mark.anyio
@@ -90,3 +90,23 @@ async def test_endpoint_that_no_hook_looks_into(path, method, body, status):
     assert (await request.to(LLMGate(app, callbacks=[Reader()]))).status == status
     assert len(app.calls) == (status == 200)
     assert request.received == (method == "GET")
+
+
+async def test_preflight_needs_no_key():
+    """A browser's CORS preflight bears no key, and reaches the app that answers it; any other method needs one."""
+    headers = [("origin", "https://a.example"), ("access-control-request-method", "POST")]
+    app = Upstream(answer(b"", 204))
+    gate = LLMGate(app, master_key="sk-1")
+    assert (await Request(method="OPTIONS", headers=headers).to(gate)).status == 204
+    assert (await Request(method="GET", headers=headers).to(gate)).status == 401
+    assert (await Request(BODY, method="OPTIONS", headers=[*JSON, *headers]).to(gate)).status == 401
+    assert len(app.calls) == 1
+
+
+async def test_head_has_no_body_to_look_at():
+    """The answer to a HEAD is its headers alone, and passes the success hooks."""
+    start = answer(b"")[0] | {"headers": [(b"content-type", b"application/json"), (b"content-length", b"100")]}
+    messages = [start, {"type": "http.response.body"}]
+    request = Request(BODY, method="HEAD", headers=[*JSON])
+    response = await request.to(LLMGate(Upstream(messages), callbacks=[Witness()]))
+    assert response.sent == messages

@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from asgi_llm_gate import CallHooks, LLMGate
@@ -300,18 +300,19 @@ class Broken(Exception):
 
 
 @callbacks
+@pytest.mark.parametrize("failure", [Broken, TimeoutError, OSError])
 @pytest.mark.parametrize("parts", [[], [b"{"]], ids=["at once", "half-way"])
-async def test_receive_that_fails(parts, callbacks):
+async def test_receive_that_fails(parts, failure, callbacks):
     """What the server's `receive` raises is the server's to handle: nothing is sent in its place."""
     app = Upstream()
     request = Request(messages=[{"type": "http.request", "body": part, "more_body": True} for part in parts])
 
     async def receive():
         if not request.messages:
-            raise Broken
+            raise failure
         return await request.receive()
 
-    with pytest.raises(Broken):
+    with pytest.raises(failure):
         await LLMGate(app, callbacks=callbacks)(request.scope, receive, request.send)
     assert (app.calls, request.sent) == ([], [])
 
@@ -333,7 +334,7 @@ async def test_receive_that_fails_after_the_body(callbacks):
             await receive()
         except Broken as exc:
             met.append(exc)
-        await PlainTextResponse("fine")(scope, receive, send)
+        await JSONResponse({})(scope, receive, send)
 
     await LLMGate(app, callbacks=callbacks)(request.scope, receive, request.send)
     assert len(met) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.cache.memory import InMemoryCache
+from asgi_llm_gate.cache.memory import DEFAULT_TTL, InMemoryCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,15 +19,29 @@ class DualCache:
 
     Args:
         in_memory_cache: The memory tier, if not one of its own.
+        redis_cache: None: this version has no Redis tier.
+        default_in_memory_ttl: Seconds an entry lives when nothing else is said; 600 if None.
+
+    Raises:
+        ValueError: A Redis tier was given.
 
     Attributes:
         in_memory_cache: The memory tier.
         redis_cache: None.
     """
 
-    def __init__(self, in_memory_cache: InMemoryCache | None = None) -> None:
-        self.in_memory_cache = in_memory_cache or InMemoryCache()
-        self.redis_cache = None
+    def __init__(
+        self,
+        in_memory_cache: InMemoryCache | None = None,
+        redis_cache: None = None,
+        default_in_memory_ttl: float | None = None,
+        **_options: Any,
+    ) -> None:
+        if redis_cache is not None:
+            raise ValueError("This version keeps its cache in memory only: it takes no redis_cache")
+        default_ttl = DEFAULT_TTL if default_in_memory_ttl is None else default_in_memory_ttl
+        self.in_memory_cache = in_memory_cache or InMemoryCache(default_ttl=default_ttl)
+        self.redis_cache = redis_cache
 
     def get_cache(self, key: str, *_arguments: Any, **_options: Any) -> Any:
         """Return a value, or None."""

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Seconds, as in LiteLLM's cache.
+DEFAULT_TTL = 600.0
+
 
 class InMemoryCache:
     """A dict whose entries expire.
@@ -24,7 +27,7 @@ class InMemoryCache:
     """
 
     def __init__(
-        self, max_items: int = 10_000, default_ttl: float = 600.0, *, clock: Callable[[], float] = time.monotonic
+        self, max_items: int = 10_000, default_ttl: float = DEFAULT_TTL, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._max_items = max_items
         self._default_ttl = default_ttl

@@ -127,6 +127,8 @@ class ModelPlan:
     def _routed(self, call: Call, raw: bytes) -> UpstreamRequest:
         data = _decoded(call, raw)
         model = data.get("model")
+        if model is None and self._routes.only is not None:
+            return call.to(self._routes.only, raw, with_json_body(call.headers))
         if not isinstance(model, str) or not model:
             raise GateError(400, "A model is required, as text", param="model")
         deployment = self._routes.pick(model)

@@ -51,7 +51,7 @@ class Routes:
             "extra_headers", "timeout"}}``. Entries of one name share the load in turn.
         timeout: Seconds an upstream may stay silent whose entry has no ``timeout``.
         headers: Set on every request, below an entry's ``extra_headers``.
-        environ: Where ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` stand, for entries without their own.
+        environ: Where ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY`` stand, for entries without an ``api_base``.
 
     Raises:
         ValueError: An entry is wrong; the message is one line that names it.
@@ -133,7 +133,7 @@ def _model_problems(name: Any, params: Mapping[str, Any]) -> Iterator[str]:
 def _param_problems(params: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[str]:
     readers: dict[str, tuple[Callable[[Any], object], Any]] = {
         "api_base": (_base, params.get("api_base") or _default_base(environ)),
-        "api_key": (_bearer, params.get("api_key") or _default_key(environ)),
+        "api_key": (_bearer, _api_key(params, environ)),
         "extra_headers": (_headers, params.get("extra_headers") or {}),
         "timeout": (_seconds, params.get("timeout")),
     }
@@ -148,7 +148,7 @@ def _deployment(
     entry: Mapping[str, Any], timeout: float, headers: Mapping[bytes, bytes], environ: Mapping[str, str]
 ) -> Deployment:
     params = entry["litellm_params"]
-    api_key = params.get("api_key") or _default_key(environ)
+    api_key = _api_key(params, environ)
     own = dict([_bearer(api_key)] if api_key else [])
     own |= dict(headers) | dict(_headers(params.get("extra_headers") or {}))
     base = _base(params.get("api_base") or _default_base(environ))
@@ -160,8 +160,9 @@ def _default_base(environ: Mapping[str, str]) -> str:
     return environ.get("OPENAI_BASE_URL") or _DEFAULT_BASE
 
 
-def _default_key(environ: Mapping[str, str]) -> str:
-    return environ.get("OPENAI_API_KEY", "")
+def _api_key(params: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    """Return an entry's key. The environment's is for OpenAI: no other server is to see it."""
+    return params.get("api_key") or ("" if params.get("api_base") else environ.get("OPENAI_API_KEY", ""))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.record import Record
-from asgi_llm_gate.shapes.common import choice_count, joined, lines, model_of, no_usage, objects, texts, wants_usage
+from asgi_llm_gate.shapes.common import (
+    TEXT_REQUEST_FIELDS,
+    choice_count,
+    fields,
+    joined,
+    lines,
+    model_of,
+    no_usage,
+    objects,
+    texts,
+    wants_usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,21 +54,30 @@ def prompt_text(data: Json) -> str:
 
 
 def _prompt_parts(data: Json) -> Iterator[str]:
-    for message in objects(data.get("messages")):
-        yield joined(message.get("content"))
-        yield from texts(message.get("refusal"))
-        yield from texts(message.get("reasoning_content"))
-        for call in [*objects(message.get("tool_calls")), {"function": message.get("function_call")}]:
-            for function in (call.get("function"), call.get("custom")):
-                if isinstance(function, dict):
-                    yield from texts(function.get("arguments"))
-                    yield from texts(function.get("input"))
+    messages = data.get("messages")
+    for message in messages if isinstance(messages, list) else [messages]:
+        yield from _message_parts(message) if isinstance(message, dict) else texts(message)
     for tool in [*objects(data.get("tools")), *({"function": f} for f in objects(data.get("functions")))]:
-        for function in (tool.get("function"), tool.get("custom")):
-            if isinstance(function, dict):
-                yield from texts(function.get("description"))
+        for function in _functions(tool):
+            yield from texts(function.get("description"))
     for prediction in objects(data.get("prediction")):
         yield joined(prediction.get("content"))
+    yield from fields(data, TEXT_REQUEST_FIELDS)
+
+
+def _message_parts(message: Json) -> Iterator[str]:
+    yield joined(message.get("content"))
+    yield from fields(message, ("refusal", "reasoning_content"))
+    for call in [*objects(message.get("tool_calls")), {"function": message.get("function_call")}]:
+        for function in _functions(call):
+            yield from fields(function, ("arguments", "input"))
+
+
+def _functions(tool: Json) -> Iterator[Json]:
+    """Yield what a tool or a call of one is about: a function, or a custom tool."""
+    for name in ("function", "custom"):
+        if isinstance(tool.get(name), dict):
+            yield tool[name]
 
 
 def rejection(data: Json, message: str, *, id: str, created: int) -> Json:

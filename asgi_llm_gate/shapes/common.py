@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from asgi_llm_gate.shapes import Json
 
-_TEXT_FIELDS = ("text", "refusal", "content", "arguments", "output")
+_TEXT_FIELDS = ("text", "refusal", "content", "arguments", "input", "output", "summary")
+
+# Where requests carry text, `messages` and tools aside. Servers read more of these than OpenAI's endpoints name.
+TEXT_REQUEST_FIELDS = ("input", "prompt", "suffix", "instructions", "system", "query", "documents")
 
 # OpenAI's limit for `n`.
 MAX_N = 128
 
-# A rejection has one choice for each prompt and each `n`; this many are beyond any client's use.
-MAX_CHOICES = 16_384
+# A rejection has one choice for each prompt and each `n`, and each repeats the message: more would only cost memory.
+MAX_CHOICES = 2_048
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -33,6 +36,14 @@ def texts(value: Any) -> Iterator[str]:
         for name in _TEXT_FIELDS:
             if name in value:
                 yield from texts(value[name])
+        if isinstance(value.get("variables"), dict):
+            yield from texts(list(value["variables"].values()))
+
+
+def fields(data: Json, names: Iterable[str]) -> Iterator[str]:
+    """Yield the texts of a request's fields."""
+    for name in names:
+        yield from texts(data.get(name))
 
 
 def joined(value: Any) -> str:

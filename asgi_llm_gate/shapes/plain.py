@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_llm_gate.record import Record
-from asgi_llm_gate.shapes.common import lines, texts
+from asgi_llm_gate.shapes.common import TEXT_REQUEST_FIELDS, fields, lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,13 +14,10 @@ if TYPE_CHECKING:
 
 Response = Record
 
-# Where the requests of embeddings, moderations, images, audio and rerank carry text, and of endpoints not told apart.
-_FIELDS = ("input", "prompt", "suffix", "instructions", "system", "query", "documents")
-
 
 def prompt_text(data: Json) -> str:
     """Return all text of the request's fields, a line each; token ids have none."""
-    return lines(part for name in _FIELDS for part in texts(data.get(name)))
+    return lines(fields(data, (*TEXT_REQUEST_FIELDS, "messages")))
 
 
 def rejection(data: Json, message: str, *, id: str, created: int) -> None:  # the shapes' signature

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.record import Record
-from asgi_llm_gate.shapes.common import choice_count, lines, model_of, no_usage, texts, wants_usage
+from asgi_llm_gate.shapes.common import (
+    TEXT_REQUEST_FIELDS,
+    choice_count,
+    fields,
+    lines,
+    model_of,
+    no_usage,
+    wants_usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +36,7 @@ class Response(Record):
 
 def prompt_text(data: Json) -> str:
     """Return the prompts and the suffix, a line each; prompts given as token ids have no text."""
-    return lines(part for name in ("prompt", "suffix") for part in texts(data.get(name)))
+    return lines(fields(data, TEXT_REQUEST_FIELDS))
 
 
 def rejection(data: Json, message: str, *, id: str, created: int) -> Json:

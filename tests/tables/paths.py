@@ -88,6 +88,8 @@ PATHS = [
     Path("\\v1\\chat\\completions", "", "refused", NONE),
     Path("/v1/chat%2Fcompletions", "", "refused", NONE),
     Path("/v1/chat%2fcompletions", "", "refused", NONE),
+    Path("/v1/chat%252Fcompletions", "", "refused", NONE),
+    Path("/v1/chat/completions%2525250A", "", "refused", NONE),
     Path("/v1/chat/%63ompletions", "", "refused", NONE),
     Path("/v1/%2e%2e/v1/embeddings", "", "refused", NONE),
     Path("/v1/chat\n/completions", "", "refused", NONE),

@@ -1,0 +1,183 @@
+"""What each setting may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from asgi_llm_gate.cache import DualCache
+from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, by_call_type
+
+Check = Callable[[Any], Any]
+
+
+class WrongValueError(Exception):
+    """What is wrong with a setting.
+
+    Args:
+        what: In a few words.
+        at: Where within the setting, such as ``[0]`` or ``.name``.
+    """
+
+    def __init__(self, what: object, at: str = "") -> None:
+        super().__init__(str(what))
+        self.at = at
+
+
+class FromEnviron(str):
+    """The text of an environment variable, which a setting that is no text reads as JSON. No message shows it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "what the environment variable holds"
+
+
+def _value(given: Any) -> Any:
+    if isinstance(given, FromEnviron):
+        try:
+            return orjson.loads(given.strip().lower())
+        except orjson.JSONDecodeError:
+            return given
+    return given
+
+
+def _boolean(given: Any) -> bool:
+    value = _value(given)
+    if not isinstance(value, bool):
+        raise WrongValueError(f"expected true or false, got {given!r}")
+    return value
+
+
+def _count(given: Any) -> int:
+    value = _value(given)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise WrongValueError(f"expected a whole number from 1, got {given!r}")
+    return value
+
+
+def _seconds(given: Any) -> float:
+    value = _value(given)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise WrongValueError(f"expected a number of seconds, got {given!r}")
+    return float(value)
+
+
+def _some_seconds(given: Any) -> float:
+    seconds = _seconds(given)
+    if not seconds:
+        raise WrongValueError("expected more than 0 seconds")
+    return seconds
+
+
+def _one_of(*words: str, later: tuple[str, ...] = ()) -> Check:
+    def check(value: Any) -> str:
+        if value in later:
+            raise WrongValueError(f"{value} is not served by this version, only {' or '.join(words)}")
+        if value not in words:
+            raise WrongValueError(f"expected {' or '.join(words)}, got {value!r}")
+        return str(value)
+
+    return check
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise WrongValueError(f"expected text, got {'none' if isinstance(value, str) else type(value).__name__}")
+    return str(value)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (_text(value),)
+    if not isinstance(value, list | tuple):
+        raise WrongValueError(f"expected a name or a list of names, got {type(value).__name__}")
+    return tuple(_at(f"[{index}]", _text, name) for index, name in enumerate(value))
+
+
+def _some_names(value: Any) -> tuple[str, ...]:
+    names = _names(value)
+    if not names:
+        raise WrongValueError("expected at least one name")
+    return names
+
+
+def _key(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _cache(value: Any) -> DualCache | None:
+    if value is not None and not isinstance(value, DualCache):
+        raise WrongValueError(f"expected a DualCache, got {type(value).__name__}")
+    return value
+
+
+def _words(value: Any, name: Check, word: Check) -> dict[str, str]:
+    """Check a mapping, each name and each word."""
+    if not isinstance(value, Mapping):
+        raise WrongValueError(f"expected names and words, got {type(value).__name__}")
+    return {_at(f".{key}", name, key): _at(f".{key}", word, item) for key, item in value.items()}
+
+
+def _at(place: str, check: Check, value: Any) -> Any:
+    try:
+        return check(value)
+    except WrongValueError as exc:
+        raise WrongValueError(exc, place + exc.at) from None
+
+
+_CLASSES = sorted({row.call_type for row in (*ENDPOINTS, *WEBSOCKETS) if not row.inspected})
+_policy = _one_of(PASS, "deny", later=("inspect",))
+
+
+def _policies(value: Any) -> dict[str, str]:
+    return _words(value, _endpoint_class, _policy)
+
+
+def _endpoint_class(name: Any) -> str:
+    if name not in _CLASSES:
+        raise WrongValueError(f"no endpoint class with a policy; those are {', '.join(_CLASSES)}")
+    return str(name)
+
+
+def _paths(value: Any) -> dict[str, str]:
+    return _words(value, _path, _call_type)
+
+
+def _path(path: Any) -> str:
+    if not isinstance(path, str) or not path.startswith("/") or path.endswith("/"):
+        raise WrongValueError("a path begins with a slash and ends with none")
+    return path
+
+
+def _call_type(word: Any) -> str:
+    if not isinstance(word, str) or (word != PASS and by_call_type(word) is None):
+        raise WrongValueError(f"expected a call type such as completion, or pass, got {word!r}")
+    return str(word)
+
+
+# Every setting but the three that take loading (`callbacks`, `custom_auth`, `model_list`), and what it may be.
+CHECKS: Mapping[str, Check] = {
+    "enforce_user_param": _boolean,
+    "enforced_params": _names,
+    "user_params": _some_names,
+    "forward_user": _one_of("documented", "always"),
+    "master_key": _key,
+    "cache": _cache,
+    "call_type_names": _one_of("documented", "litellm"),
+    "hook_timeout": _some_seconds,
+    "on_hook_error": _one_of("reject", "allow"),
+    "moderation_mode": _one_of("hold", later=("cut",)),
+    "moderation_buffer": _count,
+    "cancel_grace": _seconds,
+    "max_body_bytes": _count,
+    "max_json_values": _count,
+    "body_timeout": _some_seconds,
+    "max_response_bytes": _count,
+    "policies": _policies,
+    "paths": _paths,
+    "shutdown_timeout": _seconds,
+}

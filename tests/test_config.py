@@ -1,0 +1,627 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from asgi_llm_gate import CallHooks, DualCache, LLMGate
+from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
+
+HANDLERS = """
+from asgi_llm_gate import CallHooks
+
+class Handler(CallHooks):
+    async def async_pre_call_hook(self, data): ...
+
+class Needy(Handler):
+    def __init__(self, level): ...
+
+class Idle(CallHooks): ...
+
+one, two = Handler(), Handler()
+number = 5
+
+def who(request, api_key): ...
+"""
+
+
+class Guard(CallHooks):
+    async def async_pre_call_hook(self, data): ...
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """Return the function that writes a configuration, with handlers beside it, and loads it from its folder."""
+    (tmp_path / "hooks.py").write_text(HANDLERS)
+    monkeypatch.chdir(tmp_path)
+    modules = set(sys.modules)
+
+    def load(text: str | bytes, environ: dict[str, str] | None = None, **keywords) -> Settings:
+        Path("gate.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+        return load_settings("gate.yaml", keywords, environ or {})
+
+    yield load
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def warned(caplog):
+    """Return the function that tells what was warned of."""
+    caplog.set_level(logging.WARNING, logger="asgi_llm_gate")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+WHOLE = """
+model_list:
+  - model_name: gpt-*
+    litellm_params:
+      model: openai/gpt-*
+      api_base: https://upstream.example/v1
+      api_key: os.environ/UPSTREAM_KEY
+      extra_headers: {x-team: os.environ/TEAM}
+      timeout: 30
+litellm_settings:
+  callbacks: [hooks.one, hooks.two, hooks.Handler]
+  cache_params: {type: local}
+general_settings:
+  master_key: os.environ/MASTER
+  enforce_user_param: true
+  enforced_params: [metadata.team, os.environ/PARAM]
+  custom_auth: hooks.who
+gate_settings:
+  user_params: safety_identifier
+  forward_user: always
+  call_type_names: litellm
+  hook_timeout: 0.5
+  on_hook_error: allow
+  moderation_mode: hold
+  moderation_buffer: 1
+  cancel_grace: 0
+  max_body_bytes: 2
+  max_json_values: 3
+  body_timeout: 4
+  max_response_bytes: 5
+  policies: {responses: pass, batches: deny}
+  paths: {/v2/ask: completion, /v2/files: pass}
+  shutdown_timeout: 0
+"""
+
+
+def test_every_setting_of_a_file_is_read(configured):
+    environ = {"UPSTREAM_KEY": "sk-up", "TEAM": "blue", "MASTER": "sk-master", "PARAM": "tenant"}
+    settings = configured(WHOLE, environ)
+    given = dataclasses.asdict(dataclasses.replace(settings, callbacks=(), custom_auth=None))
+    assert [type(callback).__name__ for callback in settings.callbacks] == ["Handler"] * 3
+    assert settings.callbacks[0] is not settings.callbacks[1]
+    assert settings.custom_auth.__name__ == "who"
+    assert given == {
+        "callbacks": (),
+        "enforce_user_param": True,
+        "enforced_params": ("metadata.team", "tenant"),
+        "user_params": ("safety_identifier",),
+        "forward_user": "always",
+        "master_key": "sk-master",
+        "custom_auth": None,
+        "model_list": (
+            {
+                "model_name": "gpt-*",
+                "litellm_params": {
+                    "model": "openai/gpt-*",
+                    "api_base": "https://upstream.example/v1",
+                    "api_key": "sk-up",
+                    "extra_headers": {"x-team": "blue"},
+                    "timeout": 30,
+                },
+            },
+        ),
+        "cache": None,
+        "call_type_names": "litellm",
+        "hook_timeout": 0.5,
+        "on_hook_error": "allow",
+        "moderation_mode": "hold",
+        "moderation_buffer": 1,
+        "cancel_grace": 0.0,
+        "max_body_bytes": 2,
+        "max_json_values": 3,
+        "body_timeout": 4.0,
+        "max_response_bytes": 5,
+        "policies": {"responses": "pass", "batches": "deny"},
+        "paths": {"/v2/ask": "completion", "/v2/files": "pass"},
+        "shutdown_timeout": 0.0,
+    }
+
+
+def test_a_file_may_be_given_as_a_path_or_as_its_content(configured):
+    configured("general_settings: {enforce_user_param: true}")
+    wanted = load_settings(Path("gate.yaml"), {}, {})
+    assert wanted == load_settings("gate.yaml", {}, {})
+    content = MappingProxyType({"general_settings": MappingProxyType({"enforce_user_param": True})})
+    assert wanted == load_settings(content, {}, {})
+    assert wanted.enforce_user_param
+
+
+def test_a_file_may_leave_sections_empty(configured):
+    assert configured("general_settings:\nlitellm_settings: {}\ngate_settings:\n") == Settings()
+
+
+def test_yaml_may_share_parts(configured):
+    text = "x-parts: &parts {hook_timeout: 3, cancel_grace: 1}\ngate_settings:\n  <<: *parts\n  cancel_grace: 2\n"
+    settings = configured(text)
+    assert (settings.hook_timeout, settings.cancel_grace) == (3, 2)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(configured, warned):
+    assert configured("\ufeffgate_settings: {hook_timeout: 3}").hook_timeout == 3
+    assert warned() == []
+
+
+def test_keywords_are_the_settings():
+    """What `LLMGate` takes by keyword is what `Settings` holds, name by name."""
+    assert list(Keywords.__annotations__) == [field.name for field in dataclasses.fields(Settings)]
+
+
+def test_every_setting_is_a_keyword_too():
+    cache, guard = DualCache(), Guard()
+    models = [{"model_name": "m", "litellm_params": {"model": "openai/m"}}]
+    own = {
+        "callbacks": [guard],
+        "enforced_params": ["a"],
+        "user_params": ["b"],
+        "custom_auth": len,
+        "model_list": models,
+        "cache": cache,
+    }
+    plain = {field.name: getattr(Settings(), field.name) for field in dataclasses.fields(Settings)} | own
+    settings = load_settings(None, plain, {})
+    tuples = {"callbacks": (guard,), "enforced_params": ("a",), "user_params": ("b",), "model_list": tuple(models)}
+    assert settings == Settings(**plain | tuples)
+
+
+def test_a_keyword_wins_over_the_file(configured):
+    settings = configured("gate_settings: {hook_timeout: 3, cancel_grace: 1}", hook_timeout=4)
+    assert (settings.hook_timeout, settings.cancel_grace) == (4, 1)
+
+
+def test_callbacks_add_up(configured):
+    """A guard that a file configures is never dropped by a keyword; it comes first."""
+    guard = Guard()
+    settings = configured("litellm_settings: {callbacks: hooks.one}", callbacks=[guard, "hooks.two", Guard])
+    one, second, two, made = settings.callbacks
+    assert (type(one).__name__, second, type(two).__name__, type(made)) == ("Handler", guard, "Handler", Guard)
+    assert configured("litellm_settings: {callbacks: hooks.one}", callbacks=()).callbacks == (one,)
+
+
+def test_a_callback_may_stand_without_a_list():
+    guard = Guard()
+    assert load_settings(None, {"callbacks": guard}, {}).callbacks == (guard,)
+    assert load_settings({"litellm_settings": {"callbacks": guard}}, {}, {}).callbacks == (guard,)
+
+
+def test_the_file_named_by_the_environment_is_used_when_nothing_else_is_said(configured):
+    configured("gate_settings: {hook_timeout: 3}")
+    environ = {CONFIG_VARIABLE: "gate.yaml"}
+    assert CONFIG_VARIABLE == "ASGI_LLM_GATE_CONFIG"
+    assert load_settings(None, {}, environ).hook_timeout == 3
+    assert load_settings(None, {"cancel_grace": 1}, environ).hook_timeout == 30
+    assert load_settings({}, {}, environ).hook_timeout == 30
+    assert load_settings(None, {}, {CONFIG_VARIABLE: ""}) == load_settings(None, {}, {}) == Settings()
+
+
+def test_the_environment_is_the_processs_own(configured, monkeypatch):
+    configured("general_settings: {master_key: os.environ/THE_KEY}", {"THE_KEY": "sk-other"})
+    monkeypatch.setenv(CONFIG_VARIABLE, "gate.yaml")
+    monkeypatch.setenv("THE_KEY", "sk-own")
+    assert LLMGate(None).settings.master_key == "sk-own"
+
+
+FROM_ENVIRON: list[tuple[str, str, object]] = [
+    ("enforce_user_param", "true", True),
+    ("enforce_user_param", "False", False),
+    ("hook_timeout", "2", 2.0),
+    ("hook_timeout", " 0.5\n", 0.5),
+    ("max_body_bytes", "1000", 1000),
+    ("on_hook_error", "allow", "allow"),
+    ("master_key", "12345", "12345"),
+    ("user_params", "tenant", ("tenant",)),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), FROM_ENVIRON)
+def test_a_variable_is_read_as_its_setting_needs_it(name, text, value):
+    found = getattr(load_settings(None, {name: "os.environ/X"}, {"X": text}), name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_secrets_are_not_shown():
+    keywords = {
+        "master_key": "sk-master",
+        "model_list": [{"model_name": "m", "litellm_params": {"model": "m", "api_key": "sk-up"}}],
+    }
+    assert "sk-" not in repr(load_settings(None, keywords, {}))
+
+
+def test_settings_can_not_be_changed():
+    settings = Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.hook_timeout = 1
+    assert not hasattr(settings, "__dict__")
+
+
+NAMES = (
+    "async_pre_call_hook, async_moderation_hook, async_post_call_success_hook, async_post_call_failure_hook, "
+    "async_post_call_streaming_hook, async_post_call_streaming_iterator_hook, async_post_call_response_headers_hook, "
+    "async_log_pre_api_call, async_log_stream_event, async_log_success_event, async_log_failure_event, "
+    "log_pre_api_call, log_stream_event, log_success_event, log_failure_event"
+)
+NOWHERE = "there is no module nowhere, beside the configuration file or installed"
+NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
+CLASSES = (
+    "anthropic_messages, assistants, audio_speech, audio_transcription, audio_translation, batches, completion_batch, "
+    "conversations, files, image_edit, image_variation, invocations, realtime, rerank, responses, responses_ws, "
+    "uploads, vector_store_search"
+)
+
+# The text of a file, and the whole line that says what is wrong with it.
+WRONG: dict[str, tuple[str | bytes, str]] = {
+    # What is no configuration at all.
+    "nothing": ("", "expected sections at the top, got nothing"),
+    "comments": ("# callbacks: x\n", "expected sections at the top, got nothing"),
+    "a list": ("- a", "expected sections at the top, got list"),
+    "text": ("callbacks", "expected sections at the top, got str"),
+    "not closed": ("a: [\n", "line 2: expected the node content, but found '<stream end>'"),
+    "a tab": ("a:\n\t- b", "line 2: found character '\\t' that cannot start any token"),
+    "two documents": ("a: 1\n---\nb: 2", "line 2: but found another document"),
+    "a twice": ("gate_settings:\n  hook_timeout: 3\n  hook_timeout: 4", "line 3: hook_timeout stands here twice"),
+    "a section twice": ("general_settings: {}\n\ngeneral_settings: {}", "line 3: general_settings stands here twice"),
+    "a list as a key": ("? [a]\n: b", "line 1: found unhashable key"),
+    "an object": ("a: !!map:os x", "line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:map:os'"),
+    "an unknown alias": ("a: *b", "line 1: found undefined alias 'b'"),
+    "a control character": ("a: 1\nb: \x01", "line 2: a character that YAML does not allow"),
+    "latin-1": ("a: é".encode("latin-1"), "not UTF-8 text"),
+    "utf-16": ("a: 1".encode("utf-16"), "not UTF-8 text"),
+    "too deep": ("[" * 5000, "nested too deep"),
+    "endless": ("a: &a [*a]", "nested too deep"),
+    # Sections.
+    "a section that is a list": ("general_settings: [a]", "general_settings: expected settings by name, got list"),
+    "a section that is text": ("gate_settings: hooks", "gate_settings: expected settings by name, got str"),
+    # The environment.
+    "an unset variable": (
+        "general_settings: {master_key: os.environ/KEY}",
+        "general_settings.master_key: the environment variable KEY is not set",
+    ),
+    "an unset variable in a list": (
+        "general_settings: {enforced_params: [a, os.environ/PARAM]}",
+        "general_settings.enforced_params[1]: the environment variable PARAM is not set",
+    ),
+    "an unset variable in an entry": (
+        "model_list: [{litellm_params: {api_key: os.environ/KEY}}]",
+        "model_list[0].litellm_params.api_key: the environment variable KEY is not set",
+    ),
+    "an unset variable where nobody looks": ("router: os.environ/R", "router: the environment variable R is not set"),
+    "a variable of the wrong kind": (
+        "gate_settings: {hook_timeout: os.environ/SECRET}",
+        "gate_settings.hook_timeout: expected a number of seconds, got what the environment variable holds",
+    ),
+    "an empty variable": (
+        "general_settings: {master_key: os.environ/EMPTY}",
+        "general_settings.master_key: expected text, got none",
+    ),
+    # Callbacks.
+    "a callback that is nowhere": (
+        "litellm_settings: {callbacks: [hooks.one, nowhere.handler]}",
+        f"litellm_settings.callbacks[1]: nowhere.handler: {NOWHERE}",
+    ),
+    "an attribute that is not there": (
+        "litellm_settings: {callbacks: hooks.three}",
+        "litellm_settings.callbacks: hooks.three: hooks.py has no three",
+    ),
+    "a class that needs arguments": (
+        "litellm_settings: {callbacks: hooks.Needy}",
+        f"litellm_settings.callbacks: hooks.Needy: {NEEDY}",
+    ),
+    "no hook": (
+        "litellm_settings: {callbacks: hooks.Idle}",
+        f"litellm_settings.callbacks: hooks.Idle: Idle has no hook; a callback has some of {NAMES}",
+    ),
+    "a number by name": (
+        "litellm_settings: {callbacks: hooks.number}",
+        f"litellm_settings.callbacks: hooks.number: int has no hook; a callback has some of {NAMES}",
+    ),
+    "a number": (
+        "litellm_settings: {callbacks: 5}",
+        f"litellm_settings.callbacks: int has no hook; a callback has some of {NAMES}",
+    ),
+    "a built-in hook of LiteLLM": (
+        "litellm_settings: {callbacks: [hide_secrets]}",
+        "litellm_settings.callbacks[0]: hide_secrets: not served by this version",
+    ),
+    "no callback at all": (
+        "litellm_settings:\n  callbacks:",
+        "litellm_settings.callbacks: expected a value, got nothing",
+    ),
+    "an empty item": (
+        "litellm_settings: {callbacks: [null]}",
+        f"litellm_settings.callbacks[0]: NoneType has no hook; a callback has some of {NAMES}",
+    ),
+    # What later versions serve.
+    "redis": (
+        "litellm_settings: {cache_params: {type: redis, host: h}}",
+        "litellm_settings.cache_params.type: redis is not served by this version, only local",
+    ),
+    "a cache of no type": (
+        "litellm_settings: {cache_params: {host: h}}",
+        "litellm_settings.cache_params.type: None is not served by this version, only local",
+    ),
+    "a cache as text": (
+        "litellm_settings: {cache_params: redis}",
+        "litellm_settings.cache_params: expected settings by name, got str",
+    ),
+    **{
+        f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
+        for name in ("keys", "users", "teams", "redis_url", "inspector", "strict", "streaming_window", "lease_seconds")
+    },
+    "cut": (
+        "gate_settings: {moderation_mode: cut}",
+        "gate_settings.moderation_mode: cut is not served by this version, only hold",
+    ),
+    "inspect": (
+        "gate_settings: {policies: {files: deny, responses: inspect}}",
+        "gate_settings.policies.responses: inspect is not served by this version, only pass or deny",
+    ),
+    # Values of general_settings.
+    "a number as a key": (
+        "general_settings: {master_key: 1234}",
+        "general_settings.master_key: expected text, got int",
+    ),
+    "a blank key": ("general_settings: {master_key: ' '}", "general_settings.master_key: expected text, got none"),
+    "no key": ("general_settings: {master_key: null}", "general_settings.master_key: expected a value, got nothing"),
+    "a quoted truth": (
+        "general_settings: {enforce_user_param: 'true'}",
+        "general_settings.enforce_user_param: expected true or false, got 'true'",
+    ),
+    "a number as a truth": (
+        "general_settings: {enforce_user_param: 1}",
+        "general_settings.enforce_user_param: expected true or false, got 1",
+    ),
+    "a name that is none": (
+        "general_settings: {enforced_params: [user, 3]}",
+        "general_settings.enforced_params[1]: expected text, got int",
+    ),
+    "an empty name": (
+        "general_settings: {enforced_params: ''}",
+        "general_settings.enforced_params: expected text, got none",
+    ),
+    "names as a mapping": (
+        "general_settings: {enforced_params: {user: true}}",
+        "general_settings.enforced_params: expected a name or a list of names, got dict",
+    ),
+    "an asker that is nowhere": (
+        "general_settings: {custom_auth: nowhere.who}",
+        f"general_settings.custom_auth: nowhere.who: {NOWHERE}",
+    ),
+    "an asker that is no function": (
+        "general_settings: {custom_auth: hooks.number}",
+        "general_settings.custom_auth: expected a function or its name, got 'hooks.number'",
+    ),
+    # Values of gate_settings.
+    "no user parameter": ("gate_settings: {user_params: []}", "gate_settings.user_params: expected at least one name"),
+    "a wrong word": (
+        "gate_settings: {on_hook_error: rejct}",
+        "gate_settings.on_hook_error: expected reject or allow, got 'rejct'",
+    ),
+    "a list for a word": (
+        "gate_settings: {forward_user: [always]}",
+        "gate_settings.forward_user: expected documented or always, got ['always']",
+    ),
+    "no time": ("gate_settings: {hook_timeout: 0}", "gate_settings.hook_timeout: expected more than 0 seconds"),
+    "a time before now": (
+        "gate_settings: {cancel_grace: -0.1}",
+        "gate_settings.cancel_grace: expected a number of seconds, got -0.1",
+    ),
+    "a time without end": (
+        "gate_settings: {body_timeout: .inf}",
+        "gate_settings.body_timeout: expected a number of seconds, got inf",
+    ),
+    "a time that is no number": (
+        "gate_settings: {shutdown_timeout: .nan}",
+        "gate_settings.shutdown_timeout: expected a number of seconds, got nan",
+    ),
+    "a time in words": (
+        "gate_settings: {hook_timeout: 5s}",
+        "gate_settings.hook_timeout: expected a number of seconds, got '5s'",
+    ),
+    "a truth as a time": (
+        "gate_settings: {hook_timeout: true}",
+        "gate_settings.hook_timeout: expected a number of seconds, got True",
+    ),
+    "a truth as a size": (
+        "gate_settings: {max_body_bytes: true}",
+        "gate_settings.max_body_bytes: expected a whole number from 1, got True",
+    ),
+    "half a byte": (
+        "gate_settings: {max_response_bytes: 0.5}",
+        "gate_settings.max_response_bytes: expected a whole number from 1, got 0.5",
+    ),
+    "no byte": (
+        "gate_settings: {moderation_buffer: 0}",
+        "gate_settings.moderation_buffer: expected a whole number from 1, got 0",
+    ),
+    "a size in words": (
+        "gate_settings: {max_json_values: 10MB}",
+        "gate_settings.max_json_values: expected a whole number from 1, got '10MB'",
+    ),
+    "policies as text": (
+        "gate_settings: {policies: pass}",
+        "gate_settings.policies: expected names and words, got str",
+    ),
+    "a policy for what is inspected": (
+        "gate_settings: {policies: {completion: pass}}",
+        f"gate_settings.policies.completion: no endpoint class with a policy; those are {CLASSES}",
+    ),
+    "a policy of no kind": (
+        "gate_settings: {policies: {files: allow}}",
+        "gate_settings.policies.files: expected pass or deny, got 'allow'",
+    ),
+    "a policy that is a truth": (
+        "gate_settings: {policies: {files: true}}",
+        "gate_settings.policies.files: expected pass or deny, got True",
+    ),
+    "a path without a slash": (
+        "gate_settings: {paths: {v2/ask: completion}}",
+        "gate_settings.paths.v2/ask: a path begins with a slash and ends with none",
+    ),
+    "a path with a slash too many": (
+        "gate_settings: {paths: {/: pass}}",
+        "gate_settings.paths./: a path begins with a slash and ends with none",
+    ),
+    "a path that is a number": (
+        "gate_settings: {paths: {2: completion}}",
+        "gate_settings.paths.2: a path begins with a slash and ends with none",
+    ),
+    "a path to no call": (
+        "gate_settings: {paths: {/v2/ask: chatting}}",
+        "gate_settings.paths./v2/ask: expected a call type such as completion, or pass, got 'chatting'",
+    ),
+    "a path to a number": (
+        "gate_settings: {paths: {/v2/ask: 2}}",
+        "gate_settings.paths./v2/ask: expected a call type such as completion, or pass, got 2",
+    ),
+    # Models.
+    "models by name": ("model_list: {m: n}", "model_list: must be a list of entries"),
+    "no models": ("model_list:", "model_list: must be a list of entries"),
+    "a model as text": ("model_list: [m]", "model_list[0]: must be a mapping with model_name and litellm_params"),
+    "a model without a name": (
+        "model_list: [{model_name: a, litellm_params: {model: a}}, {litellm_params: {model: a}}]",
+        "model_list[1].model_name: must be the name that clients ask for",
+    ),
+    "a model of another provider": (
+        "model_list: [{model_name: a, litellm_params: {model: a, timeout: -1}}]",
+        "model_list[0].litellm_params.timeout: must be a number of seconds above 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_in_a_file_is_one_line_with_its_place(name, configured):
+    text, line = WRONG[name]
+    with pytest.raises(ConfigError) as caught:
+        configured(text, {"SECRET": "sk-secret", "EMPTY": ""})
+    told = str(caught.value)
+    assert told.startswith("gate.yaml: ")
+    assert "\n" not in told
+    assert told == f"gate.yaml: {line}"
+
+
+def test_models_are_checked_with_the_environment_they_will_run_in(configured):
+    models = "model_list: [{model_name: a, litellm_params: {model: a}}]"
+    assert len(configured(models).model_list) == 1
+    with pytest.raises(ConfigError, match=r"^gate\.yaml: model_list\[0\]\.litellm_params\.api_base: "):
+        configured(models, {"OPENAI_BASE_URL": "no url"})
+
+
+def test_the_first_of_several_mistakes_is_told(configured):
+    with pytest.raises(ConfigError, match=r"general_settings\.master_key: "):
+        configured("general_settings: {master_key: 1, enforce_user_param: 1}\ngate_settings: {hook_timeout: x}")
+
+
+def test_the_cause_of_a_failed_callback_is_kept(configured):
+    """The traceback of what went wrong in the handler's file is there for who wants it."""
+    Path("broken.py").write_text("handler = {}['none']")
+    with pytest.raises(ConfigError, match=r"callbacks: broken\.handler: broken\.py line 1: KeyError") as caught:
+        configured("litellm_settings: {callbacks: broken.handler}")
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", "."])
+def test_a_path_that_is_no_file_is_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reason = {"nowhere.yaml": "No such file or directory", ".": "Is a directory"}[name]
+    with pytest.raises(ConfigError) as caught:
+        load_settings(name, {}, {})
+    assert str(caught.value) == f"{name}: {reason}"
+
+
+WRONG_KEYWORDS: dict[str, tuple[dict[str, object], str]] = {
+    "a misspelt name": ({"enforce_user": True}, "enforce_user: not a setting; did you mean enforce_user_param?"),
+    "a name like no other": ({"xyz": True}, "xyz: not a setting"),
+    "what a later version serves": ({"redis_url": "redis://h"}, "redis_url: not a setting"),
+    "a wrong value": ({"hook_timeout": None}, "hook_timeout: expected a number of seconds, got None"),
+    "a wrong cache": ({"cache": {}}, "cache: expected a DualCache, got dict"),
+    "a wrong callback": (
+        {"callbacks": [Guard(), "nowhere.h"]},
+        "callbacks[1]: nowhere.h: there is no module nowhere, ",
+    ),
+    "an unset variable": ({"master_key": "os.environ/KEY"}, "master_key: the environment variable KEY is not set"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_KEYWORDS)
+def test_a_mistake_in_a_keyword_is_one_line(name):
+    keywords, line = WRONG_KEYWORDS[name]
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, keywords, {})
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_a_keyword_is_not_laid_on_the_file(configured):
+    with pytest.raises(ConfigError, match=r"^hook_timeout: "):
+        configured("gate_settings: {}", hook_timeout=0)
+
+
+def test_nothing_may_be_said_of_what_is_off_by_default():
+    settings = load_settings(None, {"master_key": None, "custom_auth": None, "cache": None}, {})
+    assert settings == Settings()
+
+
+# The text of a file, the place of what is not known in it, and what may have been meant.
+UNKNOWN = [
+    ("general_settings: {mater_key: x}", "general_settings.mater_key", "master_key"),
+    ("litellm_settings: {calbacks: [x]}", "litellm_settings.calbacks", "callbacks"),
+    ("litellm_settings: {drop_params: true}", "litellm_settings.drop_params", None),
+    ("litellm_setings: {callbacks: x}", "litellm_setings", "litellm_settings"),
+    ("enforce_user_param: true", "enforce_user_param", "general_settings.enforce_user_param"),
+    ("gate_settings: {callbacks: x}", "gate_settings.callbacks", "litellm_settings.callbacks"),
+    ("gate_settings: {cache: x}", "gate_settings.cache", None),
+    ("general_settings: {hook_timeout: 3}", "general_settings.hook_timeout", "gate_settings.hook_timeout"),
+    ("router_settings: {num_retries: 3}", "router_settings", None),
+    ("environment_variables: {A: b}", "environment_variables", None),
+    ("5: {A: b}", "5", None),
+    ("gate_settings: {7: b}", "gate_settings.7", None),
+    ("litellm_settings: {cache_params: {type: local, ttl: 5}}", "litellm_settings.cache_params.ttl", None),
+    ("model_list: [{model_name: a, litellm_params: {model: a}, model_info: {}}]", "model_list[0].model_info", None),
+    ("model_list: [{model_name: a, litellm_params: {model: a, rpm: 5}}]", "model_list[0].litellm_params.rpm", None),
+    (
+        "model_list: [{model_name: a, litellm_params: {model: a, api_bas: h}}]",
+        "model_list[0].litellm_params.api_bas",
+        "api_base",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "place", "meant"), UNKNOWN)
+def test_a_key_that_is_not_known_is_named_in_a_warning(text, place, meant, configured, warned):
+    configured(text)
+    hint = f"; did you mean {meant}?" if meant else ""
+    assert warned() == [f"{place} is not a setting of the gate{hint}"]
+
+
+def test_a_gate_without_models_leaves_the_forwarder_alone():
+    """Reading settings imports neither the forwarder nor its HTTP client."""
+    script = (
+        "import sys, types; from pathlib import Path; package = types.ModuleType('asgi_llm_gate')\n"
+        "package.__path__ = [sys.argv[1]]; sys.modules['asgi_llm_gate'] = package\n"
+        "from asgi_llm_gate.config import load_settings\n"
+        "load_settings(None, {'enforce_user_param': True}, {})\n"
+        "assert not [name for name in sys.modules if 'forwarder' in name or name == 'httpx']"
+    )
+    package = Path(sys.modules["asgi_llm_gate"].__file__).parent
+    done = subprocess.run([sys.executable, "-c", script, package], capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
