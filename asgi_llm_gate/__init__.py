@@ -2,10 +2,10 @@
 
 from asgi_llm_gate.auth import UserAPIKeyAuth
 from asgi_llm_gate.cache import DualCache
+from asgi_llm_gate.callhooks import CallHooks
 from asgi_llm_gate.endpoints import get_formatted_prompt
 from asgi_llm_gate.forwarder import Forwarder
 from asgi_llm_gate.gate import LLMGate
-from asgi_llm_gate.hooks import CallHooks
 
 __all__ = ["CallHooks", "DualCache", "Forwarder", "LLMGate", "UserAPIKeyAuth", "get_formatted_prompt"]
 

@@ -52,11 +52,14 @@ def _boolean(given: Any) -> bool:
     return value
 
 
-def _count(given: Any) -> int:
-    value = _value(given)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WrongValueError(f"expected a whole number from 1, got {given!r}")
-    return value
+def _whole(least: int) -> Check:
+    def check(given: Any) -> int:
+        value = _value(given)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise WrongValueError(f"expected a whole number from {least}, got {given!r}")
+        return value
+
+    return check
 
 
 def _seconds(given: Any) -> float:
@@ -170,13 +173,16 @@ CHECKS: Mapping[str, Check] = {
     "call_type_names": _one_of("documented", "litellm"),
     "hook_timeout": _some_seconds,
     "on_hook_error": _one_of("reject", "allow"),
-    "moderation_mode": _one_of("hold", later=("cut",)),
-    "moderation_buffer": _count,
+    "moderation_mode": _one_of("hold", "cut"),
+    "moderation_buffer": _whole(1),
     "cancel_grace": _seconds,
-    "max_body_bytes": _count,
-    "max_json_values": _count,
+    "max_body_bytes": _whole(1),
+    "max_json_values": _whole(1),
     "body_timeout": _some_seconds,
-    "max_response_bytes": _count,
+    "max_response_bytes": _whole(1),
+    "max_event_bytes": _whole(1),
+    "streaming_window": _whole(0),
+    "log_response_bytes": _whole(1),
     "policies": _policies,
     "paths": _paths,
     "shutdown_timeout": _seconds,

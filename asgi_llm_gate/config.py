@@ -45,7 +45,7 @@ _ENTRY = ("model_name", "litellm_params")
 _ENTRY_PARAMS = ("model", "api_base", "api_key", "extra_headers", "timeout")
 
 # Settings of later versions that guard something: to pass them over would leave a hole.
-_NOT_SERVED = ("inspector", "keys", "lease_seconds", "redis_url", "strict", "streaming_window", "teams", "users")
+_NOT_SERVED = ("inspector", "keys", "lease_seconds", "redis_url", "strict", "teams", "users")
 
 
 def load_settings(

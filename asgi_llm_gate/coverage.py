@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, Endpoint, by_call_type
-from asgi_llm_gate.hooks import STAGES, UNSERVED, overrides
+from asgi_llm_gate.hooks import overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,15 @@ _TITLES: Mapping[str, str] = {
     "async_pre_call_hook": "BEFORE",
     "async_moderation_hook": "BESIDE",
     "async_post_call_success_hook": "AFTER (UNSTREAMED)",
+    "async_post_call_streaming_iterator_hook": "STREAM'S CHUNKS",
+    "async_post_call_streaming_hook": "STREAM'S TEXT",
     "async_post_call_failure_hook": "ON FAILURE",
+}
+_OF_STREAMS = ("async_post_call_streaming_iterator_hook", "async_post_call_streaming_hook")
+
+_MODERATION = {
+    "hold": "nothing is sent to the client before these hooks' verdict.",
+    "cut": "a stream flows before these hooks' verdict, and a bad one ends it.",
 }
 
 
@@ -47,7 +55,7 @@ def rows(settings: Settings) -> list[Row]:
     """Return a row for each type of calls, in the order of the table of endpoints."""
     hooks = {
         method: tuple(type(callback).__name__ for callback in settings.callbacks if overrides(callback, method))
-        for method in STAGES
+        for method in _TITLES
     }
     endpoints = [*ENDPOINTS, *WEBSOCKETS]
     known = [_row(list(group), settings, hooks) for _, group in groupby(endpoints, lambda row: row.call_type)]
@@ -64,6 +72,8 @@ def _row(endpoints: Sequence[Endpoint], settings: Settings, hooks: Mapping[str, 
     if not first.inspected:
         return Row(call_type, paths, settings.policies.get(call_type, "deny"), {})
     user = settings.user_params if settings.enforce_user_param else ()
+    if first.shape.open_stream() is None:
+        hooks = {**hooks, **dict.fromkeys(_OF_STREAMS, ())}
     return Row(call_type, paths, "inspect", hooks, user, first.has_user or settings.forward_user == "always")
 
 
@@ -73,7 +83,7 @@ def report(settings: Settings) -> str:
     inspected = [row for row in found if row.policy == "inspect"]
     unseen = [row for row in found if row.policy != "inspect"]
     lines = [
-        *_table(("CALL", "PATH", *(_TITLES[method] for method in STAGES), "REQUIRED USER"), map(_inspected, inspected)),
+        *_table(("CALL", "PATH", *_TITLES.values(), "REQUIRED USER"), map(_inspected, inspected)),
         "",
         *_table(("NOT INSPECTED", "POLICY", "PATH"), map(_unseen, unseen)),
         "",
@@ -86,7 +96,7 @@ def _inspected(row: Row) -> tuple[str, ...]:
     user = " or ".join(row.user) or "-"
     if row.user and not row.forwards_user:
         user += " (not forwarded)"
-    stages = (", ".join(row.hooks[method]) or "-" for method in STAGES)
+    stages = (", ".join(row.hooks[method]) or "-" for method in _TITLES)
     return row.call_type, ", ".join(row.paths), *stages, user
 
 
@@ -96,13 +106,9 @@ def _unseen(row: Row) -> tuple[str, ...]:
 
 def _notes(settings: Settings) -> Iterator[str]:
     if any(overrides(callback, "async_moderation_hook") for callback in settings.callbacks):
-        yield "Beside the call: nothing is sent to the client before these hooks' verdict."
+        yield f"Beside the call: {_MODERATION[settings.moderation_mode]}"
     if settings.enforced_params:
         yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
-    for callback in settings.callbacks:
-        unserved = [method for method in UNSERVED if overrides(callback, method)]
-        if unserved:
-            yield f"Not called by this version: {type(callback).__name__}.{{{', '.join(unserved)}}}."
     yield "Every other path is no LLM call, and no hook sees it."
 
 

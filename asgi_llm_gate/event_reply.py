@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import orjson
@@ -45,11 +46,6 @@ class EventWriter:
         self._sending = anyio.Lock(fast_acquire=True)
         self.closed = False
 
-    @property
-    def started(self) -> bool:
-        """The client has been sent the response start."""
-        return self._start is None
-
     def put(self, event: bytes) -> None:
         """Add an event to what goes out next."""
         self._out.append(event)
@@ -72,19 +68,18 @@ class EventWriter:
                 self.closed = last
                 await self._send_out(last=last)
 
-    async def end(self, resolve: Callable[[bool], Awaitable[Exception | None]]) -> None:
+    async def end(self, resolve: Callable[[], Awaitable[Exception | None]]) -> None:
         """End the stream early, behind what has gone out; what has come together goes nowhere.
 
         Args:
-            resolve: Is told whether anything has gone out. Returns what to tell the client in the stream's own form,
-                or None if the client has been answered.
+            resolve: Returns what to tell the client in the stream's own form, or None if it has been answered.
         """
         async with self._sending:
             if self.closed:
                 return
             self.closed = True
             self._out.clear()
-            exc = await resolve(self.started)
+            exc = await resolve()
             if exc is not None:
                 self._put_end(exc)
                 await self._send_out(last=True)
@@ -118,8 +113,7 @@ class EventReply:
         send: Where messages go.
         stream: The reader of the endpoint's streams.
         editor: What the text hooks are called through; None if there are none.
-        failed: Is told of what a hook raised and whether anything has gone out, and returns what to tell the client,
-            or None if it has answered it.
+        failed: Is told of what a hook raised. Returns what to tell the client, or None if it has been answered.
         max_event_bytes: The most bytes one event may have.
     """
 
@@ -130,7 +124,7 @@ class EventReply:
         *,
         stream: Stream,
         editor: TextEditor | None,
-        failed: Callable[[Exception, bool], Awaitable[Exception | None]],
+        failed: Callable[[Exception], Awaitable[Exception | None]],
         max_event_bytes: int,
     ) -> None:
         self._stream = stream
@@ -167,7 +161,7 @@ class EventReply:
         """End the stream for what a hook raised."""
         if isinstance(exc, sse.EventTooLargeError):
             exc = GateError(502, "An event of the stream is too large to look at", code="response_too_large")
-        await self.writer.end(lambda started: self._failed(exc, started))
+        await self.writer.end(partial(self._failed, exc))
 
     async def emit(self, chunk: Record) -> None:
         """Take one chunk from the iterator hooks: one they were given, or one of their own."""
@@ -195,7 +189,7 @@ class EventReply:
     async def _event(self, event: sse.Event) -> None:
         if self.writer.closed:
             return
-        chunk = _decoded(event)
+        chunk = sse.json_of(event)
         if chunk is None:
             if event.is_done:
                 await self._all_said()
@@ -230,13 +224,3 @@ class EventReply:
         if self._editor is not None:
             for chunk in await self._editor.close():
                 self.writer.put_chunk(chunk)
-
-
-def _decoded(event: sse.Event) -> Json | None:
-    if event.data is None:
-        return None
-    try:
-        chunk: Any = orjson.loads(event.data)
-    except orjson.JSONDecodeError:
-        return None
-    return chunk if isinstance(chunk, dict) else None

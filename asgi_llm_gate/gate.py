@@ -10,9 +10,9 @@ from asgi_llm_gate.body import Head
 from asgi_llm_gate.config import Keywords, load_settings
 from asgi_llm_gate.endpoints import PASS, WEBSOCKETS, Endpoint, Routes
 from asgi_llm_gate.errors import GateError, error_answer, intended
-from asgi_llm_gate.exchange import Exchange, Plan, not_inspected
+from asgi_llm_gate.exchange import Exchange, not_inspected
 from asgi_llm_gate.forwarder import Forwarder
-from asgi_llm_gate.hooks import UNSERVED, overrides
+from asgi_llm_gate.plan import Plan
 
 if TYPE_CHECKING:
     import os
@@ -53,8 +53,6 @@ class LLMGate:
         self._has_auth = bool(self.settings.master_key or self.settings.custom_auth)
         # An upstream has no public pages: with a key to check, nothing reaches it without.
         self._checks_all = self._has_auth and isinstance(app, Forwarder)
-        for callback in self.settings.callbacks:
-            _warn_of_unserved(callback)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -119,9 +117,3 @@ async def _deny_websocket(scope: Scope, receive: Receive, send: Send, error: Gat
         await send({**message, "type": f"websocket.{message['type']}"})
 
     await error_answer(error).send(send_denial)
-
-
-def _warn_of_unserved(callback: object) -> None:
-    for method in UNSERVED:
-        if overrides(callback, method):
-            logger.warning("%s.%s is not called by this version", type(callback).__name__, method)

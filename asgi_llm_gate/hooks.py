@@ -1,4 +1,4 @@
-"""The call hooks: what a callback may define, which callbacks define what, and how each is called."""
+"""The hooks of a gate's callbacks: found once, called by what their signatures accept, judged when they fail."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from asgi_llm_gate.callhooks import STAGES, CallHooks
 from asgi_llm_gate.deadline import within
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
 
@@ -18,84 +19,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_llm_gate")
 
 OnError = Literal["reject", "allow"]
-
-# Each hook's method and the arguments the gate has for it.
-STAGES: Mapping[str, frozenset[str]] = {
-    "async_pre_call_hook": frozenset({"user_api_key_dict", "cache", "data", "call_type"}),
-    "async_moderation_hook": frozenset({"data", "user_api_key_dict", "call_type"}),
-    "async_post_call_success_hook": frozenset({"data", "user_api_key_dict", "response"}),
-    "async_post_call_failure_hook": frozenset(
-        {"request_data", "original_exception", "user_api_key_dict", "traceback_str"}
-    ),
-}
-
-# Methods of LiteLLM's handlers that this version does not call yet.
-UNSERVED = (
-    "async_post_call_streaming_hook",
-    "async_post_call_streaming_iterator_hook",
-    "async_post_call_response_headers_hook",
-    "async_log_pre_api_call",
-    "async_log_stream_event",
-    "async_log_success_event",
-    "async_log_failure_event",
-    "log_pre_api_call",
-    "log_stream_event",
-    "log_success_event",
-    "log_failure_event",
-)
-
-
-class CallHooks:
-    """A callback's base class: override the hooks you need.
-
-    Any object with some of these methods will do as well. A hook may be a plain ``def``, and may take only those
-    of its arguments that it uses: they are passed by keyword. What is not overridden costs nothing.
-
-    A callback may set ``hook_timeout`` (seconds) and ``on_hook_error`` (``"reject"`` or ``"allow"``), which win over
-    the gate's own settings.
-    """
-
-    async def async_pre_call_hook(
-        self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: str
-    ) -> dict[str, Any] | str | Exception | None:
-        """Look at a call before it happens, and change or refuse it.
-
-        Args:
-            user_api_key_dict: Who is calling.
-            cache: The gate's `DualCache`, shared by all calls.
-            data: The decoded request body; the same dict through the whole call.
-            call_type: ``completion``, ``text_completion``, ``embeddings``, ``image_generation``, ``moderation``, …
-
-        Returns:
-            None to go on with ``data`` as it is now; a dict to go on with that; a string to refuse the call with that
-            message; an exception to refuse it as if it had been raised.
-        """
-
-    async def async_moderation_hook(
-        self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, call_type: str
-    ) -> Any:
-        """Judge a call while the model already works; raise, or return a string or an exception, to refuse it.
-
-        Changes to ``data`` come too late for the model, and any other value returned means nothing.
-        """
-
-    async def async_post_call_success_hook(
-        self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
-    ) -> Any:
-        """Look at a whole, successful, unstreamed response before the client sees a byte of it.
-
-        Returns:
-            None to go on with ``response`` as it is now, or a new response: a dict or an object with ``model_dump``.
-        """
-
-    async def async_post_call_failure_hook(
-        self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: UserAPIKeyAuth
-    ) -> Any:
-        """Learn that a call failed or was refused.
-
-        Returns:
-            None, or an exception with a ``status_code`` that replaces the error: the first one wins, all hooks run.
-        """
 
 
 class HookFailedError(GateError):
@@ -221,6 +144,8 @@ async def report_failure(
     hooks: Iterable[Hook], exc: Exception, request_data: dict[str, Any], caller: UserAPIKeyAuth
 ) -> GateError | None:
     """Tell every failure hook of a failed call; return the first error that one of them puts in its place."""
+    if not hooks:
+        return None
     replaced: GateError | None = None
     trace = "".join(traceback.format_exception(exc))
     for hook in hooks:

@@ -18,8 +18,8 @@ from starlette.requests import Request
 
 from asgi_llm_gate.auth import UserAPIKeyAuth
 from asgi_llm_gate.cache import DualCache
+from asgi_llm_gate.callhooks import CallHooks
 from asgi_llm_gate.endpoints import get_formatted_prompt
-from asgi_llm_gate.hooks import CallHooks
 from asgi_llm_gate.record import Record
 
 if TYPE_CHECKING:

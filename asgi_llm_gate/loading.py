@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate import litellm_names
-from asgi_llm_gate.hooks import STAGES, UNSERVED, check, overrides
+from asgi_llm_gate.callhooks import STAGES
+from asgi_llm_gate.hooks import check, overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,9 +91,8 @@ def as_callback(value: object) -> object:
     """
     if isinstance(value, type):
         value = _instance(value)
-    names = (*STAGES, *UNSERVED)
-    if not any(overrides(value, name) for name in names):
-        raise LoadError(f"{type(value).__name__} has no hook; a callback has some of {', '.join(names)}")
+    if not any(overrides(value, name) for name in STAGES):
+        raise LoadError(f"{type(value).__name__} has no hook; a callback has some of {', '.join(STAGES)}")
     try:
         check(value)
     except TypeError as exc:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
-from starlette.types import Message, Send
+from asgi_llm_gate.errors import is_header
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.types import Message, Send
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -16,10 +21,11 @@ class Outlet:
     Args:
         send: The server's `send`.
         headers: Asks the hooks for headers; None if there are none.
-        completed: Is told just before the last message of the answer goes out; None if nobody asks.
         copy_bytes: How much of the body to keep for the log.
 
     Attributes:
+        send: The server's `send`.
+        completed: Is told just before the last message of the answer goes out.
         started: A response start has gone out.
         complete: The whole answer has gone out, or is about to.
         body: The body's beginning.
@@ -31,12 +37,11 @@ class Outlet:
         send: Send,
         *,
         headers: Callable[[], Awaitable[Mapping[str, str]]] | None,
-        completed: Callable[[], None],
         copy_bytes: int,
     ) -> None:
-        self._send = send
+        self.send = send
         self._headers = headers
-        self._completed = completed
+        self.completed: Callable[[], None] | None = None
         self._copy_bytes = copy_bytes
         self.started = False
         self.complete = False
@@ -57,8 +62,9 @@ class Outlet:
                 self._copy(message.get("body", b""))
             if not message.get("more_body", False):
                 self.complete = True
-                self._completed()
-        await self._send(message)
+                if self.completed is not None:
+                    self.completed()
+        await self.send(message)
 
     def _copy(self, chunk: bytes) -> None:
         room = self._copy_bytes - len(self.body)
@@ -70,8 +76,8 @@ def _with_headers(start: Message, added: Mapping[str, str]) -> Message:
     """Return a response start with more headers; what can't be a header is left out, and said."""
     headers = list(start.get("headers", ()))
     for name, value in added.items():
-        if name and f"{name}{value}".isascii() and f"{name}{value}".isprintable():
-            headers.append((name.lower().encode(), value.encode()))
+        if is_header(name, value):
+            headers.append((name.lower().encode(), value.strip().encode()))
         else:
             logger.error("a headers hook returned what is no header: %r", name)
     return {**start, "headers": headers}

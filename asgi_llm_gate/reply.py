@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from starlette.types import Message
 
 from asgi_llm_gate.body import MAX_DEPTH, RawHeaders, decompress, depth_exceeds
 from asgi_llm_gate.errors import GateError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.types import Message, Send
+    from starlette.types import Send
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -96,6 +96,11 @@ def is_json(start: Message) -> bool:
     return media_type in _READ_AS_JSON or media_type.endswith(b"+json")
 
 
+def is_event_stream(start: Message) -> bool:
+    """Tell whether a response start announces server-sent events."""
+    return _header(start, b"content-type").partition(b";")[0].strip().lower() == b"text/event-stream"
+
+
 def has_whole_body(start: Message) -> bool:
     """Tell whether a response start is a success whose body is the whole thing asked for."""
     return 200 <= start["status"] < 300 and start["status"] not in {204, 205, 206}
@@ -110,60 +115,68 @@ def _header(start: Message, wanted: bytes) -> bytes:
     return next((bytes(value) for name, value in start.get("headers", ()) if name.lower() == wanted), b"")
 
 
+Handler = Callable[[Message], Awaitable[None]]
+
+
 class Reply:
-    """The app's `send`, where a hook may want to see the whole answer.
+    """The app's `send`, where a hook may want to look at the answer.
 
     Args:
         send: Where messages go on to.
-        wanted: Says of a response start whether the response is to be collected.
-        finish: Is given a collected response, and sends what the client gets.
-        overflow: Is told that a response is larger than may be collected, and answers in its place.
-        max_bytes: The most a collected body may have.
-
-    Attributes:
-        committed: The client has been answered, or is being answered.
+        choose: Is given the response start. Returns what is to take the body's messages and answer for the start too,
+            or None to pass everything on.
     """
 
-    def __init__(
-        self,
-        send: Send,
-        *,
-        wanted: Callable[[Message], bool],
-        finish: Callable[[Collected], Awaitable[None]],
-        overflow: Callable[[], Awaitable[None]],
-        max_bytes: int,
-    ) -> None:
+    def __init__(self, send: Send, choose: Callable[[Message], Handler | None]) -> None:
         self._send = send
-        self._wanted = wanted
-        self._finish = finish
-        self._overflow = overflow
-        self._max_bytes = max_bytes
-        self._start: Message | None = None
-        self._body = bytearray()
-        self._closed = False
-        self.committed = False
+        self._choose = choose
+        self._handler: Handler | None = None
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app."""
         kind = message["type"]
+        if kind == "http.response.start":
+            self._handler = self._choose(message)
+        if self._handler is None:
+            await self._send(message)
+        elif kind == "http.response.body":
+            await self._handler(message)
+
+
+class Collector:
+    """Puts a whole response together.
+
+    Args:
+        start: The response start.
+        finish: Is given the response, and sends what the client gets.
+        overflow: Is told that the response is larger than may be collected, and answers in its place.
+        max_bytes: The most a body may have.
+    """
+
+    def __init__(
+        self,
+        start: Message,
+        finish: Callable[[Collected], Awaitable[None]],
+        overflow: Callable[[], Awaitable[None]],
+        max_bytes: int,
+    ) -> None:
+        # What follows a body that may change would not fit it.
+        self._start = {**start, "trailers": False} if start.get("trailers") else start
+        self._finish = finish
+        self._overflow = overflow
+        self._max_bytes = max_bytes
+        self._body = bytearray()
+        self._closed = False
+
+    async def __call__(self, message: Message) -> None:
+        """Take one body message."""
         if self._closed:
             return
-        if kind == "http.response.start" and self._wanted(message):
-            self._start = message
-        elif kind == "http.response.body" and self._start is not None:
-            await self._collect(self._start, message)
-        else:
-            self.committed = True
-            await self._send(message)
-
-    async def _collect(self, start: Message, message: Message) -> None:
         self._body += message.get("body", b"")
         if len(self._body) > self._max_bytes:
-            self._closed = self.committed = True
+            self._closed = True
             self._body.clear()
             await self._overflow()
         elif not message.get("more_body", False):
-            self._closed = self.committed = True
-            if start.get("trailers"):  # none of them will follow
-                start = {**start, "trailers": False}
-            await self._finish(Collected(start, bytes(self._body)))
+            self._closed = True
+            await self._finish(Collected(self._start, bytes(self._body)))

@@ -68,35 +68,35 @@ class Running:
         self._watch = anyio.CancelScope()
         self._done = anyio.Event()
         self._group: TaskGroup | None = None
+        self._failure: Exception | None = None
         self.ended = False
 
     async def run(self, app: Work, beside: Iterable[Work]) -> None:
         """Run the app, and other things beside it, until all of them are through.
 
         Raises:
-            Exception: What the app raised, unless the run had been ended by then; what runs beside is cancelled.
+            Exception: What the app raised, unless the run had been ended by then, or what something beside it raised;
+                everything else is cancelled first.
         """
-        failure: Exception | None = None
         async with anyio.create_task_group() as self._group:
-            self._group.start_soon(self._watch_client)
+            self.start(self._watch_client)
             for task in beside:
-                self._group.start_soon(task)
+                self.start(task)
             with self._app:
                 try:
                     await app()
                 except Exception as exc:
-                    failure = exc
+                    if not self.ended:
+                        self._fail(exc)
             self._done.set()
             self._watch.cancel()
-            if failure is not None and not self.ended:
-                self._group.cancel_scope.cancel()
-        if failure is not None and not self.ended:
-            raise failure
+        if self._failure is not None:
+            raise self._failure
 
     def start(self, task: Work) -> None:
         """Run one more thing beside the app."""
         assert self._group is not None  # noqa: S101  # only called while the app runs
-        self._group.start_soon(task)
+        self._group.start_soon(self._beside, task)
 
     def end(self) -> None:
         """Tell the app that its client is gone, give it its grace, and cancel it; without waiting for that."""
@@ -112,6 +112,19 @@ class Running:
         """
         self._watch.cancel()
         self._receive.tell_disconnect()
+
+    async def _beside(self, task: Work) -> None:
+        """Run a task, so that what it raises comes out of `run` as it is and not in a group."""
+        try:
+            await task()
+        except Exception as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        assert self._group is not None  # noqa: S101  # only called while the app runs
+        self.ended = True
+        self._failure = self._failure or exc
+        self._group.cancel_scope.cancel()
 
     async def _watch_client(self) -> None:
         with self._watch:

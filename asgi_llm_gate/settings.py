@@ -29,13 +29,16 @@ class Settings:
         call_type_names: Name call types as LiteLLM's documentation does, or as its code does now.
         hook_timeout: How long a hook may take.
         on_hook_error: What becomes of the call when a hook crashes or takes too long.
-        moderation_mode: ``hold``: nothing goes out before the verdict.
+        moderation_mode: ``hold``: nothing goes out before the verdict. ``cut``: a stream flows, and a bad verdict ends it.
         moderation_buffer: How much of a held response is kept before the app must wait.
         cancel_grace: What the app has between the disconnect it is told and its cancellation.
         max_body_bytes: The largest request body, decompressed.
         max_json_values: The most values in a request body.
         body_timeout: How long a request body may take to arrive.
         max_response_bytes: The largest response that success and failure hooks are shown.
+        max_event_bytes: The largest event of a stream that hooks look into.
+        streaming_window: Characters of a stream's text that are held back, so that text hooks see patterns whole.
+        log_response_bytes: How much of a response is kept for the log events.
         policies: What becomes of endpoint classes that the gate does not look into: ``pass`` or ``deny``, the default.
         paths: An app's own paths, by their end: a call type, or ``pass`` for what is no LLM call.
         shutdown_timeout: How long open streams may go on after the command line's server is told to stop.
@@ -53,13 +56,16 @@ class Settings:
     call_type_names: Literal["documented", "litellm"] = "documented"
     hook_timeout: float = 30.0
     on_hook_error: Literal["reject", "allow"] = "reject"
-    moderation_mode: Literal["hold"] = "hold"
+    moderation_mode: Literal["hold", "cut"] = "hold"
     moderation_buffer: int = 1_000_000
     cancel_grace: float = 0.1
     max_body_bytes: int = 10_000_000
     max_json_values: int = 500_000
     body_timeout: float = 60.0
     max_response_bytes: int = 64_000_000
+    max_event_bytes: int = 16_000_000
+    streaming_window: int = 0
+    log_response_bytes: int = 1_000_000
     policies: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
     shutdown_timeout: float = 10.0
@@ -80,13 +86,16 @@ class Keywords(TypedDict, total=False):
     call_type_names: Literal["documented", "litellm"]
     hook_timeout: float
     on_hook_error: Literal["reject", "allow"]
-    moderation_mode: Literal["hold"]
+    moderation_mode: Literal["hold", "cut"]
     moderation_buffer: int
     cancel_grace: float
     max_body_bytes: int
     max_json_values: int
     body_timeout: float
     max_response_bytes: int
+    max_event_bytes: int
+    streaming_window: int
+    log_response_bytes: int
     policies: Mapping[str, str]
     paths: Mapping[str, str]
     shutdown_timeout: float

@@ -127,6 +127,17 @@ class Decoder:
         return [Event.parse(rest)] if rest else []
 
 
+def json_of(event: Event) -> dict[str, Any] | None:
+    """Return the JSON object that an event carries, or None."""
+    if event.data is None:
+        return None
+    try:
+        chunk = orjson.loads(event.data)
+    except orjson.JSONDecodeError:
+        return None
+    return chunk if isinstance(chunk, dict) else None
+
+
 def encode(chunk: Mapping[str, Any], name: str | None = None) -> bytes:
     """Return one chunk as an event: compact JSON in a single data line, under a name if one is given."""
     event = b"data: %b\n\n" % orjson.dumps(chunk)

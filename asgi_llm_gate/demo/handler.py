@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asgi_llm_gate.callhooks import CallHooks
 from asgi_llm_gate.endpoints import get_formatted_prompt
-from asgi_llm_gate.hooks import CallHooks
 from asgi_llm_gate.litellm_names import HTTPException
 
 if TYPE_CHECKING:

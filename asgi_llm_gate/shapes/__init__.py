@@ -96,6 +96,18 @@ class Stream(Protocol):
         ...
 
 
+class Assembly(Protocol):
+    """Puts a stream together again, for the log."""
+
+    def add(self, chunk: Json) -> None:
+        """Take the next chunk."""
+        ...
+
+    def result(self) -> Json | None:
+        """Return the response in its unstreamed form, or None where there was nothing."""
+        ...
+
+
 class Shape(Protocol):
     """The functions that each module of this package offers."""
 
@@ -113,6 +125,10 @@ class Shape(Protocol):
 
     def open_stream(self) -> Stream | None:
         """Return a stream's reader, or None if the endpoint's streams carry no text."""
+        ...
+
+    def open_assembly(self) -> Assembly | None:
+        """Return what puts a stream together, or None if the endpoint's streams carry no text."""
         ...
 
     @property

@@ -215,3 +215,7 @@ def _delta(slot: Slot, text: str) -> Json:
 
 def _choice(index: int, delta: Json, finish_reason: str | None) -> Json:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+def open_assembly() -> None:
+    """Return None."""

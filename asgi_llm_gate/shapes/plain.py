@@ -31,3 +31,7 @@ def rejection_chunks(data: Json, message: str, *, id: str, created: int) -> Iter
 
 def open_stream() -> None:
     """Return None: streams of images or audio carry no text."""
+
+
+def open_assembly() -> None:
+    """Return None."""

@@ -94,3 +94,7 @@ def _choices(data: Json) -> int:
     prompt: Any = data.get("prompt")
     tokens = isinstance(prompt, list) and all(isinstance(item, int) for item in prompt)
     return choice_count(data, len(prompt) if isinstance(prompt, list) and not tokens else 1)
+
+
+def open_assembly() -> None:
+    """Return None."""

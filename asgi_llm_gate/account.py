@@ -1,0 +1,141 @@
+"""How a call ends: exactly once, as a success or as a failure, and who is told."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from asgi_llm_gate import sse
+from asgi_llm_gate.hooks import report_failure
+from asgi_llm_gate.record import as_record
+from asgi_llm_gate.reply import is_event_stream
+
+if TYPE_CHECKING:
+    from asgi_llm_gate.auth import UserAPIKeyAuth
+    from asgi_llm_gate.call import CallData
+    from asgi_llm_gate.endpoints import Endpoint
+    from asgi_llm_gate.hooks import Hook
+    from asgi_llm_gate.outlet import Outlet
+    from asgi_llm_gate.plan import Plan
+
+logger = logging.getLogger("asgi_llm_gate")
+
+# Calls whose log events may wait for slow hooks at one time; beyond that events are dropped, and it is said.
+MAX_PENDING = 1_000
+
+
+class Account:
+    """One call's account.
+
+    Attributes:
+        settled: The call has ended.
+        failure: Why, if it failed.
+    """
+
+    def __init__(self, plan: Plan, endpoint: Endpoint, call_type: str, call_id: str) -> None:
+        self._plan = plan
+        self._endpoint = endpoint
+        self._call_type = call_type
+        self._id = call_id
+        self._start = datetime.now(UTC)
+        self._logged = False
+        self.settled = False
+        self.failure: Exception | None = None
+
+    def succeeded(self) -> None:
+        """Note a success, unless the call has ended before."""
+        self.settled = True
+
+    async def failed(self, exc: Exception, call: CallData, caller: UserAPIKeyAuth) -> Exception:
+        """Note a failure, and tell the failure hooks.
+
+        Returns:
+            What to answer with: the exception, or what a hook put in its place.
+        """
+        self.settled = True
+        self.failure = exc
+        return await report_failure(self._plan.failure, exc, call.data, caller) or exc
+
+    async def log_pre_api_call(self, call: CallData) -> None:
+        """Tell the log hooks that the call goes to the model."""
+        data = call.data
+        await self._tell(
+            self._plan.log.pre_api_call,
+            model=data.get("model"),
+            messages=data.get("messages", data.get("input", data.get("prompt"))),
+            kwargs=self._kwargs(call),
+        )
+
+    async def log_end(self, call: CallData, outlet: Outlet) -> None:
+        """Tell the log hooks how the call ended; once."""
+        if self._logged or not self._plan.log:
+            return
+        self._logged = True
+        hooks = self._plan.log
+        event: dict[str, Any] = {"start_time": self._start, "end_time": datetime.now(UTC)}
+        if self.failure is not None:
+            kwargs = {**self._kwargs(call), **event, "exception": self.failure}
+            await self._tell(hooks.failure_event, kwargs=kwargs, response_obj=None, **event)
+            return
+        event = {"kwargs": {**self._kwargs(call), **event}, "response_obj": self._response(outlet), **event}
+        if is_event_stream(outlet.start):
+            await self._tell(hooks.stream_event, **event)
+        await self._tell(hooks.success_event, **event)
+
+    async def _tell(self, hooks: tuple[Hook, ...], **event: Any) -> None:
+        pending = self._plan.pending
+        if len(pending) >= MAX_PENDING:
+            logger.error("%d calls wait for log hooks: an event is dropped", len(pending))
+            return
+        pending.add(self._id)
+        try:
+            for hook in hooks:
+                try:
+                    await hook(**event)
+                except Exception as exc:  # a log hook has nothing to refuse
+                    logger.error("%s raised", hook.name, exc_info=exc)
+        finally:
+            pending.discard(self._id)
+
+    def _kwargs(self, call: CallData) -> dict[str, Any]:
+        """Return what LiteLLM's log handlers look for in `kwargs`."""
+        data = call.data
+        names = ("model", "messages", "input", "prompt", "user", "stream")
+        return {
+            **{name: data[name] for name in names if name in data},
+            "call_type": self._call_type,
+            "litellm_call_id": self._id,
+            "litellm_params": {
+                "metadata": data.get("metadata"),
+                "proxy_server_request": data.get("proxy_server_request"),
+            },
+            "response_cost": None,
+        }
+
+    def _response(self, outlet: Outlet) -> Any:
+        """Return the answer as the client got it, a stream put together from its chunks."""
+        response: Any = None
+        if is_event_stream(outlet.start):
+            response = self._assembled(bytes(outlet.body))
+        elif not outlet.truncated:
+            try:
+                response = orjson.loads(outlet.body)
+            except orjson.JSONDecodeError:
+                return None
+        if outlet.truncated:
+            response = {**(response or {}), "truncated": True}
+        return as_record(response, self._endpoint.shape.Response)
+
+    def _assembled(self, body: bytes) -> Any:
+        assembly = self._endpoint.shape.open_assembly()
+        if assembly is None:
+            return None
+        decoder = sse.Decoder(len(body) + 1)
+        for event in decoder.feed(body) + decoder.close():
+            chunk = sse.json_of(event)
+            if chunk is not None:
+                assembly.add(chunk)
+        return assembly.result()

@@ -1,0 +1,259 @@
+"""The second half of a call: the app at work, what runs beside it, and its answer's way to the client."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import orjson
+
+from asgi_llm_gate.body import Replay
+from asgi_llm_gate.errors import GateError, Rejection, UpstreamError, internal_error
+from asgi_llm_gate.event_reply import EventReply
+from asgi_llm_gate.hooks import replacement
+from asgi_llm_gate.moderation import Hold, Moderation
+from asgi_llm_gate.nest import Nest
+from asgi_llm_gate.record import as_record
+from asgi_llm_gate.rejections import answer_to, as_error
+from asgi_llm_gate.reply import PAST_SEND, Collected, Collector, Reply, has_whole_body, is_event_stream, is_json
+from asgi_llm_gate.running import Running, WatchedReceive
+from asgi_llm_gate.stream import TextEditor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.types import Message, Scope, Send
+
+    from asgi_llm_gate.exchange import Exchange
+    from asgi_llm_gate.reply import Handler
+    from asgi_llm_gate.running import Work
+
+logger = logging.getLogger("asgi_llm_gate")
+
+
+class Delivery:
+    """One run of the app for an exchange, and what hooks make of its answer.
+
+    The app's messages pass through a `Reply`, which gives a whole response to the success hooks and a stream to the
+    text and iterator hooks, then through a `Hold` while moderation has no verdict, then through the outlet.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._plan = exchange.plan
+        self._settings = exchange.plan.settings
+        self._outlet = exchange.outlet
+        self._account = exchange.account
+        self._out: Send = exchange.outlet
+        self._hold: Hold | None = None
+        self._moderation: Moderation | None = None
+        self._stream: EventReply | None = None
+
+    async def run(self, body: bytes) -> None:
+        """Have the app answer."""
+        plan, scope = self._plan, self._scope(body)
+        if not plan.watches:
+            # Nothing could end the call early, or asks how it ends: the server's own `receive` and `send` will do.
+            send = Reply(self._out, self._choose) if plan.success else self._out if plan.headers else self._outlet.send
+            await plan.app(scope, Replay(body, self._exchange.receive), send)
+            return
+        receive = WatchedReceive(body, self._exchange.receive)
+        self._running = Running(receive, self._settings.cancel_grace, self._client_gone)
+        self._outlet.completed = self._completed
+        beside = list(self._beside())
+        try:
+            await self._running.run(partial(plan.app, scope, receive, Reply(self._out, self._choose)), beside)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(self._settings.shutdown_timeout, shield=True):
+                await self._client_gone()
+                await self._log()
+            raise
+        except Exception as exc:
+            await self._app_failed(exc)
+            raise
+        else:
+            if not self._account.settled:
+                await self._fail(RuntimeError("the app returned before its response was complete"))
+        finally:
+            await self._log()
+
+    def _scope(self, body: bytes) -> Scope:
+        plan = self._plan
+        reads = bool(plan.success or plan.text or plan.iterator or self._settings.moderation_mode == "cut")
+        scope = {**self._exchange.scope, "headers": self._exchange.head.for_app(body, identity=reads)}
+        if scope.get("extensions") and (plan.success or plan.watches):
+            scope["extensions"] = {k: v for k, v in scope["extensions"].items() if k not in PAST_SEND}
+        return scope
+
+    def _beside(self) -> Iterator[Work]:
+        """Yield what runs beside the app from the start."""
+        exchange, plan = self._exchange, self._plan
+        if plan.log.pre_api_call:
+            yield partial(self._account.log_pre_api_call, exchange.call)
+        if plan.moderation:
+            self._hold = Hold(self._outlet, self._settings.moderation_buffer)
+            self._out = self._hold
+            self._moderation = Moderation(
+                plan.moderation,
+                {"data": exchange.call.data, "user_api_key_dict": exchange.caller, "call_type": exchange.call_type},
+                passed=self._hold.open,
+                refused=self._condemned,
+            )
+            yield from self._moderation.tasks()
+
+    def _choose(self, start: Message) -> Handler | None:
+        """Decide by a response start who looks at the response."""
+        plan = self._plan
+        if start["status"] >= 400:
+            wanted = bool(plan.failure or plan.log)
+        elif is_event_stream(start):
+            return self._event_reply(start)
+        else:
+            wanted = bool(plan.success) and has_whole_body(start) and is_json(start)
+        if not wanted or self._exchange.head.method == "HEAD":
+            return None
+        return Collector(start, self._finish, self._overflow, self._settings.max_response_bytes)
+
+    def _event_reply(self, start: Message) -> Handler | None:
+        plan, exchange = self._plan, self._exchange
+        cut = plan.moderation and self._settings.moderation_mode == "cut"
+        stream = exchange.endpoint.shape.open_stream() if plan.text or plan.iterator or cut else None
+        if stream is None:
+            return None
+        if cut and self._hold is not None:
+            self._running.start(self._hold.open)
+        arguments = {"user_api_key_dict": exchange.caller, "request_data": exchange.call.data}
+        editor = TextEditor(plan.text, stream, {**arguments, "data": exchange.call.data}) if plan.text else None
+        reply = EventReply(
+            start,
+            self._out,
+            stream=stream,
+            editor=editor,
+            failed=self._stream_failed,
+            max_event_bytes=self._settings.max_event_bytes,
+        )
+        self._stream = reply
+        if plan.iterator:
+            kind = exchange.endpoint.shape.Response
+            nest = Nest(
+                plan.iterator, arguments, kind, emit=reply.emit, failed=reply.fail, ended=self._generators_ended
+            )
+            reply.nest_in(nest, kind)
+            self._running.start(nest.run)
+        return reply
+
+    async def _finish(self, collected: Collected) -> None:
+        """Have the hooks look at a whole response, and send what they make of it."""
+        if self._moderation is not None and not await self._moderation.verdict():
+            return
+        if collected.status >= 400:
+            await self._upstream_failed(collected)
+            return
+        try:
+            collected = await self._post_call(collected)
+        except Exception as exc:
+            await self._exchange.refuse(exc)
+        else:
+            await collected.send(self._out)
+
+    async def _post_call(self, collected: Collected) -> Collected:
+        """Return the response as the success hooks leave it: its very bytes if they changed nothing."""
+        exchange, kind = self._exchange, self._exchange.endpoint.shape.Response
+        response: Any = as_record(collected.decoded(self._settings.max_response_bytes), kind)
+        before = orjson.dumps(response)
+        for hook in self._plan.success:
+            # What an earlier hook put inside may be plain dicts.
+            response = as_record(response, kind)
+            result = await hook(
+                replacement, data=exchange.call.data, user_api_key_dict=exchange.caller, response=response
+            )
+            if result is not None:
+                response = as_record(result, kind)
+        exchange.response = response
+        try:
+            after = orjson.dumps(response)
+        except TypeError as exc:
+            logger.error("the success hooks left a response that is not JSON: %s", exc)
+            raise internal_error() from exc
+        return collected if after == before else collected.with_body(after)
+
+    async def _upstream_failed(self, collected: Collected) -> None:
+        """Pass the app's own error on unchanged, unless a failure hook puts another in its place."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in collected.headers}
+        error = UpstreamError(collected.status, collected.body, headers)
+        told = await self._fail(error)
+        if told is error:
+            await collected.send(self._out)
+        else:
+            await self._answer(told, self._out)
+
+    async def _overflow(self) -> None:
+        if self._moderation is None or await self._moderation.verdict():
+            error = GateError(502, "The app's response is too large to look at", code="response_too_large")
+            await self._exchange.refuse(error)
+
+    async def _app_failed(self, exc: Exception) -> None:
+        """Account for what the app raised; the host answers, unless a failure hook does."""
+        if not self._account.settled:
+            told = await self._fail(exc)
+            if told is not exc and not self._outlet.started:
+                await self._answer(told, self._outlet)
+
+    async def _condemned(self, exc: Exception) -> None:
+        """Answer for a moderation hook's refusal, without waiting for the app to stop."""
+        if self._account.settled:
+            return
+        self._running.end()
+        if self._hold is not None and not self._outlet.started:
+            self._hold.close()
+        if self._stream is not None:
+            await self._stream.fail(exc)
+        else:
+            await self._exchange.refuse(exc)
+
+    async def _stream_failed(self, exc: Exception) -> Exception | None:
+        """Account for what ends a stream early; answer for it if nothing has gone out."""
+        if self._account.settled:
+            return None
+        self._running.end()
+        self._stop_moderation()
+        told = await self._fail(exc)
+        if self._outlet.started:
+            return told if isinstance(told, Rejection) else as_error(told)
+        await self._answer(told, self._outlet)
+        return None
+
+    async def _generators_ended(self) -> None:
+        if self._stream is not None and await self._stream.stop():
+            self._running.end()
+
+    async def _client_gone(self) -> None:
+        if not self._account.settled:
+            self._stop_moderation()
+            await self._fail(GateError(499, "The client closed the connection", code="client_disconnected"))
+
+    def _stop_moderation(self) -> None:
+        if self._moderation is not None:
+            self._moderation.cancel()
+        if self._hold is not None and not self._outlet.started:
+            self._hold.close()
+
+    def _completed(self) -> None:
+        """Take note that the last message is about to go out."""
+        if not self._account.settled:
+            self._account.succeeded()
+        self._running.answered()
+        if self._plan.log:
+            self._running.start(self._log)
+
+    async def _log(self) -> None:
+        await self._account.log_end(self._exchange.call, self._outlet)
+
+    async def _fail(self, exc: Exception) -> Exception:
+        return await self._account.failed(exc, self._exchange.call, self._exchange.caller)
+
+    async def _answer(self, exc: Exception, send: Send) -> None:
+        exchange = self._exchange
+        await answer_to(exc, exchange.endpoint.shape, exchange.call.asked, exchange.id).send(send)
