@@ -254,6 +254,20 @@ async def test_header_names_of_any_case(name):
     assert (b"X-Case", b"Kept") in app.calls[0][0]["headers"]
 
 
+PAIRS = [(b"content-type", b"application/json"), (b"x-a", b"1")]
+
+
+@pytest.mark.parametrize("kind", [tuple, iter, lambda pairs: map(list, pairs)], ids=["tuple", "iterator", "lists"])
+@pytest.mark.parametrize("body", [PLAIN, b""])
+async def test_headers_of_any_kind(kind, body):
+    """The specification asks for an iterable of pairs, no more."""
+    app = Upstream()
+    await Request(body, method="GET", scope={"headers": kind(PAIRS)}).to(LLMGate(app))
+    ((scope, got),) = app.calls
+    assert got == (b'{"user":"u"}' if body else b"")
+    assert (b"x-a", b"1") in [tuple(pair) for pair in scope["headers"]]
+
+
 async def test_headers_that_grow_while_the_body_is_read():
     """Trailers that a server adds to its own list during the body are neither trusted nor passed on."""
     app = Upstream()
