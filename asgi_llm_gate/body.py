@@ -40,7 +40,7 @@ _USUAL = frozenset({b"keep-alive", b"close"})
 _END_TO_END = frozenset({*KEY_HEADERS, b"cookie", b"host"})
 
 # Of these a second one could be read differently by the gate and by the app.
-_SINGLE = (b"content-type", b"content-length", b"content-encoding", b"authorization")
+_SINGLE = frozenset({b"content-type", b"content-length", b"content-encoding", *KEY_HEADERS})
 
 # curl labels what `--data` sends as a form; clients of the JSON endpoints send nothing else by mistake.
 _JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
@@ -111,9 +111,7 @@ class Head:
         Raises:
             GateError: 400, 413 or 415.
         """
-        if self.repeated:
-            name = self.repeated[0].decode("latin-1")
-            raise GateError(400, f"The header {name} occurs more than once", code="repeated_header")
+        self.check_single()
         media_type = self.named.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip(" \t").lower()
         if media_type not in _JSON_TYPES and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
             message = f"Unsupported content type {media_type!r}: this endpoint takes application/json"
@@ -126,6 +124,16 @@ class Head:
             raise GateError(400, "The content-length is not a number", code="invalid_content_length")
         if len(length) > 18 or int(length) > max_bytes:
             raise too_large(max_bytes)
+
+    def check_single(self) -> None:
+        """Refuse headers that the gate and the app might read differently.
+
+        Raises:
+            GateError: 400.
+        """
+        if self.repeated:
+            name = self.repeated[0].decode("latin-1")
+            raise GateError(400, f"The header {name} occurs more than once", code="repeated_header")
 
     def for_app(self, body: bytes, *, identity: bool) -> RawHeaders:
         """Return the headers for the app: the client's own and those of the canonical body.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +110,8 @@ def _client_metadata(metadata: Any) -> dict[str, Any]:
     """Return a copy of the client's metadata without the names that only the gate may set."""
     if not isinstance(metadata, dict):
         return {}
-    return {name: copy.deepcopy(value) for name, value in metadata.items() if not name.startswith("user_api_key")}
+    copied = orjson.loads(orjson.dumps(metadata))
+    return {name: value for name, value in copied.items() if not name.startswith("user_api_key")}
 
 
 def _url(scope: Scope, headers: Mapping[str, str]) -> str:

@@ -173,7 +173,7 @@ def _cleanings(path: str) -> Iterable[str]:
 
 def _own_path(suffix: str, call_type: str) -> Endpoint:
     if call_type == PASS:
-        return Endpoint(suffix, PASS, PASS, inspected=False)
+        return Endpoint(suffix.lower(), PASS, PASS, inspected=False)
     known = by_call_type(call_type)
     if known is None:
         raise ValueError(f"unknown call type {call_type!r}")

@@ -101,11 +101,13 @@ class Exchange:
             raise GateError(408, message, code="request_timeout") from None
         if raw and not announced:
             self._check_head()
-            await self._identify()
+            if self.head.is_preflight:
+                await self._identify()
         return raw
 
     async def _identify(self) -> None:
         settings = self.plan.settings
+        self.head.check_single()
         key = presented_key(self.head.named)
         self.caller = await authenticate(self.scope, key, settings.master_key, settings.custom_auth)
 

@@ -81,6 +81,7 @@ class LLMGate:
         head = Head.of(scope)
         try:
             if not head.is_preflight:
+                head.check_single()
                 key = presented_key(head.named)
                 await authenticate(scope, key, self.settings.master_key, self.settings.custom_auth)
         except Exception as exc:

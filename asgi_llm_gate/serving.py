@@ -59,7 +59,9 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: The address is taken, or none of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    # asyncio turns Nagle's algorithm off only for sockets that name their protocol.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listener.detach())
 
 
 def url(listener: socket.socket) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +9,10 @@ import anyio
 import uvicorn
 from anyio.from_thread import start_blocking_portal
 
+from asgi_llm_gate.serving import listen
+
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from anyio.abc import TaskStatus
@@ -57,7 +59,7 @@ def serve(
         RuntimeError: The app's own start-up failed.
     """
     config = uvicorn.Config(app, http=http, lifespan=lifespan, log_config=None, timeout_graceful_shutdown=10)
-    with socket.create_server(("127.0.0.1", 0)) as listener, start_blocking_portal("asyncio") as portal:
+    with listen("127.0.0.1", 0) as listener, start_blocking_portal("asyncio") as portal:
         finished, server = portal.start_task(_run, config, listener)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

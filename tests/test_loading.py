@@ -142,8 +142,9 @@ def test_neighbours_are_importable_while_a_file_is_loaded(tmp_path):
         load("the_neighbour2.handler", None)
 
 
-def test_a_neighbour_written_since_the_last_load_is_found(tmp_path):
+def test_a_neighbour_written_since_the_last_load_is_found(tmp_path, monkeypatch):
     """Also on a file system whose clock is too coarse to tell."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     write(tmp_path, early="import neighbour_one\nhandler = 1", neighbour_one="")
     load("early.handler", tmp_path)
     times = tmp_path.stat()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import anyio
 import pytest
 from django.http import HttpResponse, StreamingHttpResponse
@@ -17,10 +19,12 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from asgi_llm_gate import CallHooks, LLMGate
-from tests.harness import CHAT, JSON, Request, Upstream, chat
+from tests.harness import CHAT, JSON, Request, Response, Upstream, chat
 from tests.hosts import DjangoHandler, Reader, Witness, django_setup
 
 pytestmark = pytest.mark.anyio
+
+SECONDS = 20
 
 SPEC_VERSIONS = ["2.3", None, "2.4"]
 EVENTS = [b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n"]
@@ -406,6 +410,62 @@ async def test_cancellation_while_waiting(parts, callbacks):
     assert group.cancel_scope.cancelled_caught
     assert ended == [True] * (parts is None)
     assert request.sent == []
+
+
+class RefusesOnce(CallHooks):
+    """A moderation hook that refuses the call as soon as the app is at work on it."""
+
+    def __init__(self, started):
+        self.started = started
+
+    async def async_moderation_hook(self, data):
+        await anyio.to_thread.run_sync(self.started.wait, SECONDS)
+        raise HTTPException(400, "unfit")
+
+
+def django_thread(work):
+    def view(request):
+        work()
+
+    return django_app(view)
+
+
+def starlette_thread(work):
+    def handler(request):
+        work()
+
+    return Starlette(routes=[Route(CHAT, handler, methods=["POST"])])
+
+
+@on_asyncio
+@stacks
+@pytest.mark.parametrize("make", [django_thread, starlette_thread], ids=["django", "starlette"])
+async def test_refusal_does_not_wait_for_an_app_in_a_thread(make, stack):
+    """The client is answered while a handler that nothing can cancel still works; the call ends when it does."""
+    request = Request(chat())
+    started, release, answered = threading.Event(), threading.Event(), anyio.Event()
+    worked = []
+
+    def work():
+        started.set()
+        worked.append(release.wait(SECONDS))
+        raise AssertionError("nobody is to hear of it")
+
+    async def send(message):
+        await request.send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            answered.set()
+
+    gate = stack(make(work), [RefusesOnce(started)])
+    async with anyio.create_task_group() as group:
+        group.start_soon(gate, request.scope, request.receive, send)
+        with anyio.fail_after(SECONDS):
+            await answered.wait()
+        assert worked == []
+        release.set()
+    response = Response(request.sent)
+    assert (response.status, response.error()["message"]) == (400, "unfit")
+    assert worked == [True]
 
 
 @on_asyncio
