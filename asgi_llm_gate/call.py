@@ -37,6 +37,12 @@ class CallData:
         self._metadata = data.get("metadata", {})
 
     @property
+    def headers(self) -> dict[str, str]:
+        """The client's headers, without those that carry secrets."""
+        headers: dict[str, str] = self._own.get("proxy_server_request", {}).get("headers", {})
+        return headers
+
+    @property
     def asked(self) -> dict[str, Any]:
         """The client's body as it came, for answers in the form that the client asked for."""
         asked: dict[str, Any] = orjson.loads(self._raw)

@@ -95,15 +95,17 @@ class CallHooks:
         stream cuts in two is seen whole; the hook is then called with all text not yet released, and must be
         idempotent, as masking is.
 
-        Args:
-            response: The piece; it also has ``.channel`` and ``.index``, the choice's.
+        The piece also has ``.channel`` and ``.index``, the choice's.
 
         Returns:
             What takes the piece's place (an empty string drops it), or None to leave it. Raise to end the stream.
         """
 
     async def async_post_call_streaming_iterator_hook(
-        self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterator[Any], request_data: dict[str, Any]
+        self,
+        user_api_key_dict: UserAPIKeyAuth,  # noqa: ARG002  # the hook's signature
+        response: AsyncIterator[Any],
+        request_data: dict[str, Any],  # noqa: ARG002
     ) -> AsyncIterator[Any]:
         """Take the chunks of a stream one by one, and yield fewer, more or others: objects, or dicts.
 
@@ -117,8 +119,7 @@ class CallHooks:
     ) -> dict[str, str] | None:
         """Return headers to add to an answer, also to errors, streams and rejections.
 
-        Args:
-            response: The response, where it is a whole one that hooks have looked at; else None.
+        ``response`` is the response, where it is a whole one that hooks have looked at; else None.
         """
 
     async def async_log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:

@@ -19,25 +19,43 @@ class DeadlineError(TimeoutError):
     """The time limit ran out."""
 
 
+class StrayCancellationError(Exception):
+    """The awaited thing was cancelled though nobody cancelled who awaits it."""
+
+
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:
     """Await something for at most so many seconds; `DeadlineError` after that.
 
     Under asyncio a coroutine is stepped once before any timer is set: one that never suspends, as most hooks
     and most body reads, pays for none. `asyncio.timeout` may be entered then, inside whatever scopes the
     coroutine has opened meanwhile, because unlike anyio's and trio's scopes it needs no nesting order.
+
+    Raises:
+        StrayCancellationError: A cancellation came out that is none of the caller's: asyncio lets a task that was
+            awaited and cancelled look as if the one awaiting it were cancelled.
     """
     if not inspect.iscoroutine(awaitable) or not _on_asyncio():
         with anyio.move_on_after(seconds):
             return await awaitable
         raise DeadlineError
     try:
-        pending = awaitable.send(None)
+        return await _stepped(seconds, awaitable)
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise StrayCancellationError from exc
+
+
+async def _stepped(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        pending = coroutine.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
     try:
         async with asyncio.timeout(seconds) as limit:
-            return await _resume(awaitable, pending)
+            return await _resume(coroutine, pending)
     except TimeoutError:
         if limit.expired():
             raise DeadlineError from None

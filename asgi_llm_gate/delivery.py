@@ -24,7 +24,7 @@ from asgi_llm_gate.stream import TextEditor
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from starlette.types import Message, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from asgi_llm_gate.exchange import Exchange
     from asgi_llm_gate.reply import Handler
@@ -64,7 +64,7 @@ class Delivery:
         self._outlet.completed = self._completed
         beside = list(self._beside())
         try:
-            await self._running.run(partial(plan.app, scope, receive, Reply(self._out, self._choose)), beside)
+            await self._running.run(partial(self._app, scope, receive), beside)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(self._settings.shutdown_timeout, shield=True):
                 await self._client_gone()
@@ -78,6 +78,9 @@ class Delivery:
                 await self._fail(RuntimeError("the app returned before its response was complete"))
         finally:
             await self._log()
+
+    async def _app(self, scope: Scope, receive: Receive) -> None:
+        await self._plan.app(scope, receive, Reply(self._out, self._choose))
 
     def _scope(self, body: bytes) -> Scope:
         plan = self._plan
@@ -175,7 +178,8 @@ class Delivery:
         try:
             after = orjson.dumps(response)
         except TypeError as exc:
-            logger.error("the success hooks left a response that is not JSON: %s", exc)
+            names = ", ".join(hook.name for hook in self._plan.success)
+            logger.error("%s left a response that is not JSON: %s", names, exc)
             raise internal_error() from exc
         return collected if after == before else collected.with_body(after)
 

@@ -161,6 +161,8 @@ class EventReply:
         """End the stream for what a hook raised."""
         if isinstance(exc, sse.EventTooLargeError):
             exc = GateError(502, "An event of the stream is too large to look at", code="response_too_large")
+        # What was said before goes out, however the app's messages were cut.
+        await self.writer.flush()
         await self.writer.end(partial(self._failed, exc))
 
     async def emit(self, chunk: Record) -> None:

@@ -134,7 +134,8 @@ class Exchange:
         try:
             return self.call.for_app(settings.user_params if unforwarded else ())
         except TypeError as exc:
-            logger.error("the pre-call hooks left data that is not JSON: %s", exc)
+            names = ", ".join(hook.name for hook in self.plan.pre_call)
+            logger.error("%s left data that is not JSON: %s", names, exc)
             raise internal_error() from exc
 
     async def _pre_call(self) -> None:
@@ -158,9 +159,7 @@ class Exchange:
                     data=self.call.data,
                     user_api_key_dict=self.caller,
                     response=self.response,
-                    request_headers={
-                        name.decode("latin-1"): v.decode("latin-1") for name, v in self.head.named.items()
-                    },
+                    request_headers=self.call.headers,
                 )
                 added.update({str(name): str(value) for name, value in (result or {}).items()})
             except Exception as exc:  # an answer is on its way: there is nothing to refuse

@@ -28,20 +28,27 @@ class WatchedReceive:
         self._body: bytes | None = body
         self._receive = receive
         self._disconnected = anyio.Event()
+        self._error: Exception | None = None
 
     async def __call__(self) -> Message:
-        """Return the body once, then a disconnect when there is one."""
+        """Return the body once, then a disconnect when there is one; raise what the server's `receive` raised."""
         if self._body is not None and not self._disconnected.is_set():
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
         await self._disconnected.wait()
+        if self._error is not None:
+            raise self._error
         return {"type": "http.disconnect"}
 
-    async def watch(self) -> None:
-        """Return when the client has gone."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    async def watch(self) -> bool:
+        """Wait for what the server says next; True if it is that the client has gone."""
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except Exception as exc:
+            self._error = exc
         self.tell_disconnect()
+        return self._error is None
 
     def tell_disconnect(self) -> None:
         """Answer this and every later call of the app with a disconnect."""
@@ -128,8 +135,7 @@ class Running:
 
     async def _watch_client(self) -> None:
         with self._watch:
-            await self._receive.watch()
-            if not self.ended:
+            if await self._receive.watch() and not self.ended:
                 self.end()
                 await self._gone()
 

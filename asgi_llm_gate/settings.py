@@ -29,7 +29,7 @@ class Settings:
         call_type_names: Name call types as LiteLLM's documentation does, or as its code does now.
         hook_timeout: How long a hook may take.
         on_hook_error: What becomes of the call when a hook crashes or takes too long.
-        moderation_mode: ``hold``: nothing goes out before the verdict. ``cut``: a stream flows, and a bad verdict ends it.
+        moderation_mode: ``hold``: nothing goes out before the verdict. ``cut``: a stream flows, and a bad one ends it.
         moderation_buffer: How much of a held response is kept before the app must wait.
         cancel_grace: What the app has between the disconnect it is told and its cancellation.
         max_body_bytes: The largest request body, decompressed.

@@ -104,7 +104,12 @@ class Response:
 
     def chunks(self) -> list[dict[str, Any]]:
         """The JSON of each event of a stream in its plainest form, which must end with `[DONE]`."""
-        assert self.header("content-type", ) == "text/event-stream; charset=utf-8"
+        assert (
+            self.header(
+                "content-type",
+            )
+            == "text/event-stream; charset=utf-8"
+        )
         *events, done, rest = self.body.split(b"\n\n")
         assert (done, rest) == (b"data: [DONE]", b"")
         return [orjson.loads(event.removeprefix(b"data: ")) for event in events]

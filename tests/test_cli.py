@@ -214,7 +214,7 @@ def test_check_tells_what_is_covered(config):
     done = run("check", config("http://127.0.0.1:9", "general_settings: {enforce_user_param: true, mater_key: x}"))
     assert done.returncode == 0
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert ["completion", "/chat/completions", "Handler", "-", "-", "-", "user"] in lines
+    assert ["completion", "/chat/completions", "Handler", "-", "-", "-", "-", "-", "user"] in lines
     assert ["audio_speech", "deny", "/audio/speech"] in lines
     assert "did you mean master_key?" in done.stderr
 

@@ -80,13 +80,16 @@ gate_settings:
   call_type_names: litellm
   hook_timeout: 0.5
   on_hook_error: allow
-  moderation_mode: hold
+  moderation_mode: cut
   moderation_buffer: 1
   cancel_grace: 0
   max_body_bytes: 2
   max_json_values: 3
   body_timeout: 4
   max_response_bytes: 5
+  max_event_bytes: 6
+  streaming_window: 7
+  log_response_bytes: 8
   policies: {responses: pass, batches: deny}
   paths: {/v2/ask: completion, /v2/files: pass}
   shutdown_timeout: 0
@@ -124,13 +127,16 @@ def test_every_setting_of_a_file_is_read(configured):
         "call_type_names": "litellm",
         "hook_timeout": 0.5,
         "on_hook_error": "allow",
-        "moderation_mode": "hold",
+        "moderation_mode": "cut",
         "moderation_buffer": 1,
         "cancel_grace": 0.0,
         "max_body_bytes": 2,
         "max_json_values": 3,
         "body_timeout": 4.0,
         "max_response_bytes": 5,
+        "max_event_bytes": 6,
+        "streaming_window": 7,
+        "log_response_bytes": 8,
         "policies": {"responses": "pass", "batches": "deny"},
         "paths": {"/v2/ask": "completion", "/v2/files": "pass"},
         "shutdown_timeout": 0.0,
@@ -255,8 +261,8 @@ def test_settings_can_not_be_changed():
 
 
 NAMES = (
-    "async_pre_call_hook, async_moderation_hook, async_post_call_success_hook, async_post_call_failure_hook, "
-    "async_post_call_streaming_hook, async_post_call_streaming_iterator_hook, async_post_call_response_headers_hook, "
+    "async_pre_call_hook, async_moderation_hook, async_post_call_success_hook, async_post_call_streaming_hook, "
+    "async_post_call_streaming_iterator_hook, async_post_call_failure_hook, async_post_call_response_headers_hook, "
     "async_log_pre_api_call, async_log_stream_event, async_log_success_event, async_log_failure_event, "
     "log_pre_api_call, log_stream_event, log_success_event, log_failure_event"
 )
@@ -365,11 +371,15 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     **{
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
-        for name in ("keys", "users", "teams", "redis_url", "inspector", "strict", "streaming_window", "lease_seconds")
+        for name in ("keys", "users", "teams", "redis_url", "inspector", "strict", "lease_seconds")
     },
-    "cut": (
-        "gate_settings: {moderation_mode: cut}",
-        "gate_settings.moderation_mode: cut is not served by this version, only hold",
+    "a window below nothing": (
+        "gate_settings: {streaming_window: -1}",
+        "gate_settings.streaming_window: expected a whole number from 0, got -1",
+    ),
+    "a mode that is none": (
+        "gate_settings: {moderation_mode: race}",
+        "gate_settings.moderation_mode: expected hold or cut, got 'race'",
     ),
     "inspect": (
         "gate_settings: {policies: {files: deny, responses: inspect}}",

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from asgi_llm_gate.hooks import CallHooks
+from asgi_llm_gate.callhooks import CallHooks
 from asgi_llm_gate.loading import LoadError, as_callback, load
 
 
