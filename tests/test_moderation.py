@@ -431,8 +431,9 @@ async def test_an_app_that_asks_later_is_told():
 async def test_a_client_that_leaves_is_heard_by_the_app():
     app, client = App(listens, answers), Client(chat())
     client.gone.set()
-    await client.to(LLMGate(app, callbacks=[Judge()]))
+    await LLMGate(app, callbacks=[Judge()])(client.scope, client.receive, client.send)
     assert app.log == ["http.disconnect", "done"]
+    assert client.sent == []
 
 
 async def raising(app, receive, send):
