@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from asgi_llm_gate.errors import GateError
-from asgi_llm_gate.shapes import Json, Shape, chat, plain, text
+from asgi_llm_gate.shapes import Json, Shape, chat, plain, response_input, responses, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,8 +61,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _inspected("/embeddings", "embeddings", "aembedding", plain, has_user=True),
     _inspected("/moderations", "moderation", "moderation", plain, has_user=False),
     _inspected("/images/generations", "image_generation", "image_generation", plain, has_user=True),
+    _inspected("/responses", "responses", "aresponses", responses, has_user=True),
+    *(
+        _inspected(f"/responses/{work}", f"responses_{work}", f"responses_{work}", response_input, has_user=False)
+        for work in ("input_tokens", "compact")
+    ),
     *_by_policy("completion_batch", "acompletion", "/chat/completions/batch"),
-    *_by_policy("responses", "aresponses", "/responses", "/responses/input_tokens", "/responses/compact"),
     *_by_policy("image_edit", "aimage_edit", "/images/edits"),
     *_by_policy("image_variation", "aimage_variation", "/images/variations"),
     *_by_policy("audio_transcription", "transcription", "/audio/transcriptions"),

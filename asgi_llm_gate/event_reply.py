@@ -42,6 +42,7 @@ class EventWriter:
         self._stream = stream
         self._out: list[bytes] = []
         self._preamble = True
+        self._names: bool | None = None
         # An end may come from another task than the app's.
         self._sending = anyio.Lock(fast_acquire=True)
         self.closed = False
@@ -56,8 +57,11 @@ class EventWriter:
         opens = self._preamble and self._stream.is_preamble(chunk)
         changed = self._stream.seen(chunk) or changed
         if event is None:
-            self.put(sse.encode(chunk, self._stream.event_name(chunk)))
+            self.put(sse.encode(chunk, self._stream.event_name(chunk) if self._names is not False else None))
         else:
+            if self._names is None:
+                # Where the app's events have no names, those of the gate have none either.
+                self._names = sse.names_event(event)
             self.put(event.with_data(orjson.dumps(chunk)).raw if changed else event.raw)
         self._preamble = opens
 

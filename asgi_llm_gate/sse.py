@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 DONE = b"data: [DONE]\n\n"
 
@@ -144,6 +144,6 @@ def encode(chunk: Mapping[str, Any], name: str | None = None) -> bytes:
     return b"event: %b\n%b" % (name.encode(), event) if name else event
 
 
-def encode_stream(chunks: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return the chunks of a whole stream, ended by ``[DONE]``."""
-    return b"".join([*map(encode, chunks), DONE])
+def names_event(event: Event) -> bool:
+    """Tell whether an event has a name of its own."""
+    return any(_field(line)[0] == b"event" for line in _LINE_END.split(event.raw.removeprefix(_BOM)))

@@ -47,8 +47,9 @@ class Slot:
     def put(self, piece: str) -> None:
         """Put another piece there; log probabilities, which spell the old one out, go."""
         self.holder[self.key] = piece
-        if self.choice.get("logprobs"):
-            self.choice["logprobs"] = None
+        logprobs = self.choice.get("logprobs")
+        if logprobs:
+            self.choice["logprobs"] = [] if isinstance(logprobs, list) else None
 
 
 class Stream(Protocol):
@@ -79,11 +80,14 @@ class Stream(Protocol):
         ...
 
     def message_end(self, message: str, finish_reason: str) -> Iterator[Json]:
-        """Yield the chunks that say a last message, where it is not empty, and finish every open choice."""
+        """Yield the chunks that say a last message, where it is not empty, and finish every open choice.
+
+        Each is to be shown to `seen` before the next is taken.
+        """
         ...
 
     def error_end(self, error: Json) -> Iterator[Json]:
-        """Yield the chunks that end the stream with an error, of which the envelope's fields are given."""
+        """Yield the chunks that end the stream with an error, of which the envelope's fields are given; likewise."""
         ...
 
     def event_name(self, chunk: Json) -> str | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.shapes import Channel, Json
 from asgi_llm_gate.shapes import Slot
+from asgi_llm_gate.shapes.assembly import ChoicesAssembly
 from asgi_llm_gate.shapes.choices import ChoiceStream
 
 
@@ -137,21 +138,17 @@ class ChatStream(ChoiceStream):
 
     def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
         """Yield the places of a choice's delta."""
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            return
+        delta = _delta_of(choice)
         for key, channel in _DELTA_TEXTS:
             if isinstance(delta.get(key), str):
                 yield Slot(delta, key, (index, key), channel, index, choice)
         if isinstance(delta.get("content"), list):
             yield from _part_slots(delta["content"], "text", index, choice)
-        for call in objects(delta.get("tool_calls")):
-            function = call.get("function")
-            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-                yield Slot(function, "arguments", (index, "tool_calls", call.get("index")), "tool_calls", index, choice)
-        function = delta.get("function_call")
-        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-            yield Slot(function, "arguments", (index, "function_call"), "tool_calls", index, choice)
+        yield from _call_slots(delta, index, choice)
+        yield from _detail_slots(delta, index, choice)
+        audio = delta.get("audio")
+        if isinstance(audio, dict) and isinstance(audio.get("transcript"), str):
+            yield Slot(audio, "transcript", (index, "audio"), "text", index, choice)
 
     def piece_choice(self, slot: Slot, text: str) -> Json:
         """Return a choice whose delta carries a piece of a slot's text."""
@@ -161,23 +158,29 @@ class ChatStream(ChoiceStream):
         """Return a choice that says a message."""
         return _choice(index, {"content": message}, None)
 
+    def first_choice(self, index: int) -> Json:
+        """Return a choice that opens with a role, without which some clients refuse a stream."""
+        return _choice(index, {"role": "assistant", "content": ""}, None)
+
     def last_choice(self, index: int, finish_reason: str) -> Json:
         """Return a choice that says nothing and finishes."""
         return _choice(index, {}, finish_reason)
 
     def mend(self, choice: Json, index: int) -> bool:
         """Set the text so far, which Perplexity's chunks repeat beside each delta, to what the client was sent."""
-        message = choice.get("message")
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+        given: Any = choice.get("message")
+        message: Json = given if isinstance(given, dict) and isinstance(given.get("content"), str) else {}
+        if not message and index not in self._said:
             return False
-        self._said[index] = said = self._said.get(index, "") + joined((choice.get("delta") or {}).get("content"))
-        differs: bool = message["content"] != said
+        self._said[index] = said = self._said.get(index, "") + joined(_delta_of(choice).get("content"))
+        if message.get("content", said) == said:
+            return False
         message["content"] = said
-        return differs
+        return True
 
     def says_nothing(self, choice: Json) -> bool:
         """Tell whether a choice without a piece has no more than a role in its delta."""
-        delta = choice.get("delta") or {}
+        delta = _delta_of(choice)
         return choice.get("finish_reason") is None and not any(value for key, value in delta.items() if key != "role")
 
 
@@ -200,22 +203,49 @@ def _part_slots(parts: Any, channel: Channel, index: int, choice: Json) -> Itera
             yield from _part_slots(part["thinking"], "reasoning", index, choice)
 
 
+def _call_slots(delta: Json, index: int, choice: Json) -> Iterator[Slot]:
+    """Yield the places of tool calls' arguments and inputs."""
+    for call in objects(delta.get("tool_calls")):
+        for kind, key in (("function", "arguments"), ("custom", "input")):
+            holder = call.get(kind)
+            if isinstance(holder, dict) and isinstance(holder.get(key), str):
+                yield Slot(holder, key, (index, "tool_calls", kind, call.get("index")), "tool_calls", index, choice)
+    function = delta.get("function_call")
+    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+        yield Slot(function, "arguments", (index, "function_call"), "tool_calls", index, choice)
+
+
+def _detail_slots(delta: Json, index: int, choice: Json) -> Iterator[Slot]:
+    """Yield the places of OpenRouter's ``reasoning_details``, which repeat ``reasoning`` by its parts."""
+    for detail in objects(delta.get("reasoning_details")):
+        for key in ("text", "summary"):
+            if isinstance(detail.get(key), str):
+                name = (index, "reasoning_details", detail.get("type"), detail.get("index"))
+                yield Slot(detail, key, name, "reasoning", index, choice)
+
+
 def _delta(slot: Slot, text: str) -> Json:
     """Return a delta that carries text in the place of a slot."""
     kind = slot.text[1]
     if kind == "tool_calls":
-        return {"tool_calls": [{"index": slot.text[2], "function": {"arguments": text}}]}
-    if kind == "function_call":
-        return {"function_call": {"arguments": text}}
+        return {"tool_calls": [{"index": slot.text[3], slot.text[2]: {slot.key: text}}]}
     if kind == "parts":
         part = {"type": "text", "text": text}
         return {"content": [part if slot.channel == "text" else {"type": "thinking", "thinking": [part]}]}
-    return {slot.key: text}
+    if kind == "reasoning_details":
+        return {"reasoning_details": [{"type": slot.text[2], slot.key: text, "index": slot.text[3]}]}
+    return {kind: {slot.key: text}} if kind in {"function_call", "audio"} else {slot.key: text}
+
+
+def _delta_of(choice: Json) -> Json:
+    delta = choice.get("delta")
+    return delta if isinstance(delta, dict) else {}
 
 
 def _choice(index: int, delta: Json, finish_reason: str | None) -> Json:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
 
-def open_assembly() -> None:
-    """Return None."""
+def open_assembly() -> ChoicesAssembly:
+    """Return what puts a chat completion together."""
+    return ChoicesAssembly("chat.completion", message=True)

@@ -46,6 +46,10 @@ class ChoiceStream(ABC):
         """Return a choice that says a message."""
 
     @abstractmethod
+    def first_choice(self, index: int) -> Json:
+        """Return a choice that says nothing and goes on."""
+
+    @abstractmethod
     def last_choice(self, index: int, finish_reason: str) -> Json:
         """Return a choice that says nothing and finishes."""
 
@@ -96,6 +100,8 @@ class ChoiceStream(ABC):
 
     def message_end(self, message: str, finish_reason: str) -> Iterator[Json]:
         """Yield the message for every open choice, and a finish for each."""
+        if not self._open:
+            yield self._chunk(self.first_choice(0))
         unfinished = [index for index in self._open or {0: None} if index not in self._finished]
         for index in unfinished if message else ():
             yield self._chunk(self.message_choice(index, message))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.shapes import Json
 from asgi_llm_gate.shapes import Slot
+from asgi_llm_gate.shapes.assembly import ChoicesAssembly
 from asgi_llm_gate.shapes.choices import ChoiceStream
 
 
@@ -74,6 +75,10 @@ class TextStream(ChoiceStream):
         """Return a choice that says a message."""
         return _choice(index, message, None)
 
+    def first_choice(self, index: int) -> Json:
+        """Return a choice that says nothing yet."""
+        return _choice(index, "", None)
+
     def last_choice(self, index: int, finish_reason: str) -> Json:
         """Return a choice that says nothing and finishes."""
         return _choice(index, "", finish_reason)
@@ -96,5 +101,6 @@ def _choices(data: Json) -> int:
     return choice_count(data, len(prompt) if isinstance(prompt, list) and not tokens else 1)
 
 
-def open_assembly() -> None:
-    """Return None."""
+def open_assembly() -> ChoicesAssembly:
+    """Return what puts a text completion together."""
+    return ChoicesAssembly("text_completion", message=False)
