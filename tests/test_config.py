@@ -90,7 +90,7 @@ gate_settings:
   max_event_bytes: 6
   streaming_window: 7
   log_response_bytes: 8
-  policies: {responses: pass, batches: deny}
+  policies: {rerank: pass, batches: deny}
   paths: {/v2/ask: completion, /v2/files: pass}
   shutdown_timeout: 0
 """
@@ -137,7 +137,7 @@ def test_every_setting_of_a_file_is_read(configured):
         "max_event_bytes": 6,
         "streaming_window": 7,
         "log_response_bytes": 8,
-        "policies": {"responses": "pass", "batches": "deny"},
+        "policies": {"rerank": "pass", "batches": "deny"},
         "paths": {"/v2/ask": "completion", "/v2/files": "pass"},
         "shutdown_timeout": 0.0,
     }
@@ -270,7 +270,7 @@ NOWHERE = "there is no module nowhere, beside the configuration file or installe
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = (
     "anthropic_messages, assistants, audio_speech, audio_transcription, audio_translation, batches, completion_batch, "
-    "conversations, files, image_edit, image_variation, invocations, realtime, rerank, responses, responses_ws, "
+    "conversations, files, image_edit, image_variation, invocations, realtime, rerank, responses_ws, "
     "uploads, vector_store_search"
 )
 
@@ -382,8 +382,8 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "gate_settings.moderation_mode: expected hold or cut, got 'race'",
     ),
     "inspect": (
-        "gate_settings: {policies: {files: deny, responses: inspect}}",
-        "gate_settings.policies.responses: inspect is not served by this version, only pass or deny",
+        "gate_settings: {policies: {files: deny, rerank: inspect}}",
+        "gate_settings.policies.rerank: inspect is not served by this version, only pass or deny",
     ),
     # Values of general_settings.
     "a number as a key": (

@@ -25,6 +25,8 @@ CALLS = {
     "embeddings": "embeddings",
     "moderations": "moderation",
     "images/generations": "image_generation",
+    "responses": "responses",
+    "responses/input_tokens": "responses_input_tokens",
 }
 
 RECORDINGS = os.environ.get("LLM_GATE_RECORDINGS")

@@ -208,6 +208,8 @@ WORDLESS = [
     ("/v1/moderations", {"input": "Hi"}),
     ("/v1/images/generations", {"prompt": "Hi"}),
     ("/v1/images/generations", {"prompt": "Hi", "stream": True}),
+    ("/v1/responses/input_tokens", {"input": "Hi"}),
+    ("/v1/responses/compact", {"input": "Hi"}),
 ]
 
 
@@ -228,6 +230,7 @@ def test_no_gated_endpoint_is_left_out():
     assert {row.suffix for row in ENDPOINTS if row.inspected} == {
         "/chat/completions",
         "/completions",
+        "/responses",
         *(path.removeprefix("/v1") for path, _ in WORDLESS),
     }
 

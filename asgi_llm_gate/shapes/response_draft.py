@@ -104,17 +104,25 @@ class Draft:
     def outputs(self, items: list[Json]) -> list[tuple[int, Json]]:
         """Return the items of a whole response, each with the index its events had.
 
-        An id tells it; without one the position does, among the indexes that occurred.
+        An id tells it; else its place among the outputs of its type that no id tells apart does. An output of which
+        nothing was said gets an index that no other has.
         """
-        known = sorted(self.items)
-        found = []
+        found = [self._by_id(item) for item in items]
+        left = [output for output in sorted(self.items) if output not in found]
         for position, item in enumerate(items):
-            own: Any = item.get("id")
-            output = self.ids.get(own) if isinstance(own, str) else None
-            if output is None:
-                output = position if position in self.items or position >= len(known) else known[position]
-            found.append((output, item))
-        return found
+            if found[position] is None:
+                alike = [output for output in left if self.items[output].get("type") == item.get("type")]
+                output = position if position in alike else next(iter(alike), None)
+                if output is None:
+                    output = position if position not in self.items else max(self.items) + 1 + position
+                else:
+                    left.remove(output)
+                found[position] = output
+        return [(output, item) for output, item in zip(found, items, strict=True) if output is not None]
+
+    def _by_id(self, item: Json) -> int | None:
+        own: Any = item.get("id")
+        return self.ids.get(own) if isinstance(own, str) else None
 
     def said(self, name: TextName) -> str | None:
         """Return a text so far, or None if it has not begun."""

@@ -36,6 +36,13 @@ PATHS = [
     Path("/", "", "passed", NONE),
     Path("", "", "passed", NONE),
     Path("*", "", "passed", NONE),
+    # an endpoint with others below it
+    Path("/v1/responses", "", "responses", NONE),
+    Path("/openai/responses", "", "responses", NONE),
+    Path("/responses/", "", "responses", NONE),
+    Path("/v1/responses/input_tokens", "", "responses_input_tokens", NONE),
+    Path("/v1/responses/compact", "", "responses_compact", NONE),
+    Path("/v1/responses/resp_1/cancel", "", "passed", NONE),
     # mounts and root paths
     Path("/llm/v1/chat/completions", "", CHAT, SFD),
     Path("/llm/v1/chat/completions", "/llm", CHAT, SFD),
@@ -117,10 +124,6 @@ PATHS = [
 # Endpoints that no hook looks into yet, and common words that are none.
 # Rows: path; "denied", or "passed".
 UNINSPECTED = [
-    ("/v1/responses", "denied"),
-    ("/openai/responses", "denied"),
-    ("/v1/responses/input_tokens", "denied"),
-    ("/v1/responses/compact", "denied"),
     ("/v1/images/edits", "denied"),
     ("/v1/images/variations", "denied"),
     ("/v1/audio/speech", "denied"),
