@@ -61,13 +61,7 @@ PLACES = [
 def test_text_is_found_wherever_a_request_carries_it(call_type, place):
     data = place("Hello world")
     before = copy.deepcopy(data)
-    assert (
-        get_formatted_prompt(data, call_type).splitlines()
-        == [
-            *(["{}"] if data.get("input") and "'{}'" in str(data) else []),
-            "Hello world",
-        ][::-1]
-    )
+    assert "Hello world" in get_formatted_prompt(data, call_type).splitlines()
     assert data == before
 
 
@@ -184,10 +178,13 @@ async def test_a_masking_hook_changes_every_place_of_a_text(name, cut):
     """No fox is left in the stream, whose numbers stay without a gap and which the client's helper reads."""
     response = await request(stream=True).to(LLMGate(answered(name, cut), callbacks=[Masks()]))
     chunks = chunks_of(response.body)
-    said = orjson.dumps(without_citations(chunks)).decode()
-    assert "fox" not in said.lower()
-    assert "fuchs" not in said.lower()
-    assert "bear" in said.lower()
+    places = [text for chunk in chunks for text in text_places(chunk).values()]
+    pieces = "".join(chunk["delta"] for chunk in chunks if isinstance(chunk.get("delta"), str))
+    said = " ".join([pieces, *places]).lower()
+    assert "fox" not in said
+    assert "fuchs" not in said
+    assert "bear" in said
+    assert '"token":"Fuchs' not in response.body.decode()
     if "sequence_number" in chunks[0]:
         assert [chunk["sequence_number"] for chunk in chunks] == list(range(len(chunks)))
     assert response.body.count(b"event: ") == (0 if name == "responses_sse_bare" else len(chunks))
@@ -195,12 +192,6 @@ async def test_a_masking_hook_changes_every_place_of_a_text(name, cut):
     assert_agreeing(chunks)
     if name != "responses_sse_whole":
         helped_response(chunks)
-
-
-def without_citations(chunks):
-    return [{**chunk, "annotation": None, "response": None} for chunk in chunks if "annotations" not in str(chunk)] + [
-        text_places(chunk) for chunk in chunks
-    ]
 
 
 def text_places(chunk):
@@ -325,12 +316,10 @@ def test_what_only_announces_is_preamble(chunks):
 def test_log_probabilities_go_where_a_text_changed_and_stay_elsewhere():
     """They spell the old text out, in every place that has it."""
     sent, _ = play(FULL, bear)
-    with_them = [str(chunk) for chunk in sent if "logprob'" in str(chunk)]
-    assert len(with_them) == 3, "those of the pieces that have no fox"
-    assert all("output_text.delta" in chunk and "Fuchs" not in chunk for chunk in with_them)
+    with_them = [chunk for chunk in sent if '"logprob"' in orjson.dumps(chunk).decode()]
+    assert [chunk.get("delta") for chunk in with_them] == ["Ich ", "hei", "ße "]
     sent, _ = play(FULL, lambda piece: piece.replace("Ende", "End"))
     assert sent[-1]["response"]["output"][1]["content"][0]["logprobs"]
-    assert [chunk["logprobs"] for chunk in sent if chunk.get("delta") == "Bär 🦊"] == []
 
 
 @pytest.mark.parametrize("chunks", [FULL, BARE], ids=["with ids", "without ids"])
@@ -354,8 +343,6 @@ def test_text_may_be_added_to_any_piece(chunks, text):
     assert_agreeing(sent)
     _, response = helped_response(sent)
     assert any(value.endswith(text) for value in text_places(response).values())
-    alike = {name: value for name, value in sent[-2].items() if name not in {"delta", "item", "sequence_number"}}
-    assert alike
 
 
 def ids_and_indexes(chunk):
@@ -430,8 +417,10 @@ def test_outputs_are_told_apart_by_their_ids_then_by_their_place():
     def stream(*ids):
         chunks = [{"type": "response.created", "response": {"id": "r", "output": []}}]
         items = []
-        for output, (id, word) in zip((0, 2), ids, strict=True):
-            item = {"type": "message", "content": [{"type": "output_text", "text": word}]} | ({"id": id} if id else {})
+        for output, (own, word) in zip((0, 2), ids, strict=True):
+            item = {"type": "message", "content": [{"type": "output_text", "text": word}]} | (
+                {"id": own} if own else {}
+            )
             added = {"type": "response.output_item.added", "output_index": output, "item": {**item, "content": []}}
             delta = {"type": "response.output_text.delta", "output_index": output, "content_index": 0, "delta": word}
             chunks += [added, delta]
