@@ -541,6 +541,7 @@ ODD = [
     {"type": "response.completed", "response": {"output": [None, {"id": 1}, {"type": "message", "content": [1]}]}},
     {"type": "response.created", "response": {"output": [{"type": "function_call", "arguments": "a"}]}},
     {"type": "response.output_text.delta", "delta": None},
+    {"type": "response.refusal.delta", "delta": ""},
     {"type": "response.output_text.delta", "delta": "a", "output_index": "0", "content_index": None},
     {"type": "response.function_call_arguments.delta", "delta": "a"},
     {"type": "response.output_text.done", "text": None},

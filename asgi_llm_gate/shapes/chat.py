@@ -133,7 +133,7 @@ class ChatStream(ChoiceStream):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("chat.completion.chunk")
         self._said: dict[int, str] = {}
 
     def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:

@@ -17,12 +17,16 @@ class ChoiceStream(ABC):
     """A stream whose chunks have `choices`, each with an `index`, until its `finish_reason` comes.
 
     Subclasses say where in a choice the pieces stand, and how a choice with a piece is made.
+
+    Args:
+        object: What the chunks call themselves.
     """
 
     ends_with_done = True
 
-    def __init__(self) -> None:
-        self._head: Json = {}
+    def __init__(self, object: str) -> None:
+        self._object = object
+        self._head: Json | None = None
         self._open: dict[int, None] = {}
         self._finished: set[int] = set()
 
@@ -76,7 +80,7 @@ class ChoiceStream(ABC):
     def seen(self, chunk: Json) -> bool:
         """Take note of a chunk's head and of which choices it opens and finishes."""
         mended = False
-        if chunk.get("id"):
+        if self._head is None and chunk.get("id"):
             self._head = {name: value for name, value in chunk.items() if name in _HEAD}
         for choice in objects(chunk.get("choices", [])):
             index = _index(choice)
@@ -113,7 +117,8 @@ class ChoiceStream(ABC):
         yield {"error": error}
 
     def _chunk(self, choice: Json) -> Json:
-        return {**self._head, "choices": [choice]}
+        head = self._head or {"id": "", "created": 0, "model": ""}
+        return {"object": self._object, **head, "choices": [choice]}
 
 
 _HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})

@@ -62,6 +62,9 @@ def rejection_chunks(data: Json, message: str, *, id: str, created: int) -> Iter
 class TextStream(ChoiceStream):
     """The chunks of a text completion."""
 
+    def __init__(self) -> None:
+        super().__init__("text_completion")
+
     def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
         """Yield the place of a choice's text."""
         if isinstance(choice.get("text"), str):
