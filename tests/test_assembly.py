@@ -227,7 +227,11 @@ def test_nothing_is_no_answer():
 
 def test_pieces_without_a_response_are_kept():
     """A stream whose first events were lost is logged with what there is."""
-    chunk = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "a"}
-    result = assembled(responses, [chunk])
-    assert result["object"] == "response"
-    assert result["output"][0]["content"][0]["text"] == "a"
+    where = {"output_index": 0, "content_index": 0}
+    for chunk in (
+        {"type": "response.output_text.delta", "delta": "a"},
+        {"type": "response.output_text.done", "text": "a"},
+    ):
+        result = assembled(responses, [chunk | where])
+        assert result["object"] == "response"
+        assert result["output"][0]["content"][0]["text"] == "a"

@@ -71,7 +71,7 @@ def test_parts_of_one_message_run_on_and_items_do_not():
     assert responses.prompt_text(data) == "Hi\nHello world\nhel\nlo"
 
 
-TEXTLESS = [None, 1, True, 1.5, [1, 2], [None], {}, [{}], [[]], [{"type": "input_image", "image_url": "u"}]]
+TEXTLESS: list = [None, 1, True, 1.5, [1, 2], [None], {}, [{}], [[]], [{"type": "input_image", "image_url": "u"}]]
 
 
 @pytest.mark.parametrize("value", TEXTLESS, ids=repr)
@@ -255,6 +255,14 @@ def test_pieces_that_changed_change_the_whole(chunks):
     assert_agreeing(sent)
     for chunk, before in zip(sent, chunks, strict=True):
         assert list(text_places(chunk).values()) == [text.upper() for text in text_places(before).values()]
+
+
+@calm
+@given(st.data(), st.sampled_from([FULL, BARE, WHOLE]))
+def test_whatever_becomes_of_the_pieces_every_place_agrees(data, chunks):
+    sent, _ = play(chunks, lambda piece: data.draw(st.sampled_from([piece, "", "fox", piece + piece])))
+    assert_agreeing(sent)
+    helped_response([*sent[:-1], {**sent[-1], "type": "response.completed"}])
 
 
 def test_every_kind_of_text_is_found_in_its_channel():

@@ -45,6 +45,18 @@ class Draft:
 
     def add(self, chunk: Json) -> None:
         """Take the next event."""
+        name = piece_name(chunk)
+        if name is None:
+            self._add_whole(chunk)
+            return
+        pieces = self._texts.get(name)
+        if pieces is None:
+            self._announce(BY_NAME[name[-1]], chunk)
+            pieces = self._texts[name] = []
+        pieces.append(chunk["delta"])
+
+    def _add_whole(self, chunk: Json) -> None:
+        """Take an event that brings no piece."""
         step = chunk.get("type")
         if step == "response.output_item.done" and isinstance(chunk.get("item"), dict):
             self.done.add(index_of(chunk))
@@ -56,14 +68,11 @@ class Draft:
             self._part(chunk)
         elif step == "response.output_text.annotation.added":
             self._annotation(chunk)
-        name = piece_name(chunk)
-        if name is not None:
-            self._announce(BY_NAME[name[-1]], chunk)
-            self._texts.setdefault(name, []).append(chunk["delta"])
         for place in event_places(chunk):
             self._texts[place.text] = [place.value]
         name = done_name(chunk)
         if name is not None:
+            self._announce(BY_NAME[name[-1]], chunk)
             self.ended.add(name)
 
     def _snapshot(self, chunk: Json) -> None:

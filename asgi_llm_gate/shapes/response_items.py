@@ -61,7 +61,8 @@ KINDS: tuple[Kind, ...] = (
 )
 
 BY_NAME = {kind.name: kind for kind in KINDS}
-_BY_EVENTS = {kind.events: kind for kind in KINDS}
+_BY_PIECE = {f"{kind.events}.delta": kind for kind in KINDS}
+_BY_END = {f"{kind.events}.done": kind for kind in KINDS}
 BY_PART = {kind.part: kind for kind in KINDS if kind.parts}
 _BY_ITEM = {kind.item: kind for kind in KINDS if not kind.parts}
 
@@ -99,18 +100,14 @@ def index_of(chunk: Json, key: str = "output_index") -> int:
 
 def piece_name(chunk: Json) -> TextName | None:
     """Return the name of the text that an event brings a piece of, or None."""
-    events, _, step = str(chunk.get("type")).rpartition(".")
-    kind = _BY_EVENTS.get(events)
-    if step != "delta" or kind is None or not isinstance(chunk.get("delta"), str):
-        return None
-    return _name(kind, chunk)
+    kind = _BY_PIECE.get(str(chunk.get("type")))
+    return _name(kind, chunk) if kind is not None and isinstance(chunk.get("delta"), str) else None
 
 
 def done_name(chunk: Json) -> TextName | None:
     """Return the name of the text that an event ends, or None."""
-    events, _, step = str(chunk.get("type")).rpartition(".")
-    kind = _BY_EVENTS.get(events)
-    return _name(kind, chunk) if step == "done" and kind is not None else None
+    kind = _BY_END.get(str(chunk.get("type")))
+    return None if kind is None else _name(kind, chunk)
 
 
 def _name(kind: Kind, chunk: Json) -> TextName:

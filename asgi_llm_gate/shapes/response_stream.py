@@ -81,13 +81,7 @@ class ResponsesStream:
 
     def seen(self, chunk: Json) -> bool:
         """Take note of an event; number it anew once events were added or left out, and make its texts agree."""
-        mended = False
-        for place in self._places(chunk):
-            said = self._said(place.text, chunk)
-            if said is not None and place.value != said:
-                place.put(said)
-                mended = True
-        mended = self._mend_output_text(chunk) or mended
+        mended = piece_name(chunk) is None and self._mend(chunk)
         mended = self._renumber(chunk) or mended
         self._draft.add(chunk)
         return mended
@@ -113,6 +107,16 @@ class ResponsesStream:
         yield from event_places(chunk)
         for output, item in self._draft.outputs(response_items(chunk)):
             yield from item_places(item, output)
+
+    def _mend(self, chunk: Json) -> bool:
+        """Put what the client was sent of each text in the places that have it whole."""
+        mended = False
+        for place in self._places(chunk):
+            said = self._said(place.text, chunk)
+            if said is not None and place.value != said:
+                place.put(said)
+                mended = True
+        return self._mend_output_text(chunk) or mended
 
     def _mend_output_text(self, chunk: Json) -> bool:
         """Set the text that some servers put beside the outputs to what these say."""
