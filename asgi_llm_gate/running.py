@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,6 +141,9 @@ class Running:
                 await self._gone()
 
     async def _stop(self) -> None:
+        # A turn of the loop for the app to hear of it, and one to act on it, however short its grace.
+        await cancel_shielded_checkpoint()
+        await cancel_shielded_checkpoint()
         with anyio.move_on_after(self._grace):
             await self._done.wait()
         self._app.cancel()

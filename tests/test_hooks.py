@@ -508,7 +508,7 @@ async def test_what_is_not_json_is_500_and_logged(value, caplog):
 
 CRASHES = {
     "raises": raises(ValueError("sk-of-the-hook")),
-    "an attribute error": lambda **_: None.content,
+    "an attribute error": lambda **_: SimpleNamespace().content,
     "raises TimeoutError": raises(TimeoutError("sk-of-the-hook")),
     "raises what is no exception": raises(SimpleNamespace),
 }
