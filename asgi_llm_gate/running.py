@@ -42,14 +42,20 @@ class WatchedReceive:
         return {"type": "http.disconnect"}
 
     async def watch(self) -> bool:
-        """Wait for what the server says next; True if it is that the client has gone."""
+        """Wait for what the server says next; True if it is that the client has gone.
+
+        After a body nothing else can come. Where something does, as from a middleware that gives the same body again
+        and again, asking on would never end.
+        """
         try:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
+            gone = (await self._receive())["type"] == "http.disconnect"
         except Exception as exc:
             self._error = exc
-        self.tell_disconnect()
-        return self._error is None
+            self._disconnected.set()
+            return False
+        if gone:
+            self._disconnected.set()
+        return gone
 
     def tell_disconnect(self) -> None:
         """Answer this and every later call of the app with a disconnect."""
