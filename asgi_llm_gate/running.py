@@ -48,7 +48,7 @@ class WatchedReceive:
         and again, asking on would never end.
         """
         try:
-            gone = (await self._receive())["type"] == "http.disconnect"
+            gone: bool = (await self._receive())["type"] == "http.disconnect"
         except Exception as exc:
             self._error = exc
             self._disconnected.set()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.shapes import Channel, Json
 from asgi_llm_gate.shapes import Slot
+from asgi_llm_gate.shapes.assembly import ChoiceAssembly
 from asgi_llm_gate.shapes.choices import ChoiceStream
 
 
@@ -217,5 +218,6 @@ def _choice(index: int, delta: Json, finish_reason: str | None) -> Json:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
 
-def open_assembly() -> None:
-    """Return None."""
+def open_assembly() -> ChoiceAssembly:
+    """Return what puts a stream together."""
+    return ChoiceAssembly("chat.completion", "message")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.shapes import Json
 from asgi_llm_gate.shapes import Slot
+from asgi_llm_gate.shapes.assembly import ChoiceAssembly
 from asgi_llm_gate.shapes.choices import ChoiceStream
 
 
@@ -96,5 +97,6 @@ def _choices(data: Json) -> int:
     return choice_count(data, len(prompt) if isinstance(prompt, list) and not tokens else 1)
 
 
-def open_assembly() -> None:
-    """Return None."""
+def open_assembly() -> ChoiceAssembly:
+    """Return what puts a stream together."""
+    return ChoiceAssembly("text_completion", None)
