@@ -102,7 +102,19 @@ def test_parts_of_one_message_run_on_and_messages_do_not():
     assert chat.prompt_text(data) == "Hello world\nhel\nlo"
 
 
-TEXTLESS: list = [None, 1, True, 1.5, [1, 2], [[1], [2]], [None], {}, [{}], [[]], [{"type": "image_url", "image_url": "u"}]]
+TEXTLESS: list = [
+    None,
+    1,
+    True,
+    1.5,
+    [1, 2],
+    [[1], [2]],
+    [None],
+    {},
+    [{}],
+    [[]],
+    [{"type": "image_url", "image_url": "u"}],
+]
 
 
 @pytest.mark.parametrize("value", TEXTLESS, ids=repr)
@@ -156,7 +168,19 @@ def test_a_prompt_that_is_not_there_is_no_text():
     assert get_formatted_prompt(data={}, call_type="whatever") == ""
 
 
-COUNTS: list = [(None, 1), (1, 1), (3, 3), (128, 128), (129, 1), (0, 1), (-1, 1), ("3", 1), (2.0, 1), ([], 1), (True, 1)]
+COUNTS: list = [
+    (None, 1),
+    (1, 1),
+    (3, 3),
+    (128, 128),
+    (129, 1),
+    (0, 1),
+    (-1, 1),
+    ("3", 1),
+    (2.0, 1),
+    ([], 1),
+    (True, 1),
+]
 
 
 @pytest.mark.parametrize(("n", "count"), COUNTS)
