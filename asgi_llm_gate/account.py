@@ -134,7 +134,7 @@ class Account:
         if assembly is None:
             return None
         decoder = sse.Decoder(len(body) + 1)
-        for event in decoder.feed(body) + decoder.close():
+        for event in (*decoder.feed(body), *decoder.close()):
             chunk = sse.json_of(event)
             if chunk is not None:
                 assembly.add(chunk)

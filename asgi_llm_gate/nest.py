@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import anyio
@@ -95,7 +95,7 @@ class Nest:
         self._scope.cancel()
         await self._failed(HookFailedError(names))
 
-    async def _incoming(self) -> AsyncIterator[Record]:
+    async def _incoming(self) -> AsyncGenerator[Record, None]:
         while True:
             self._given = anyio.Event()
             self._asked.set()
@@ -105,16 +105,16 @@ class Nest:
             yield self._chunk
 
     async def _hand_through(self) -> None:
-        chunks = self._incoming()
-        for hook in self._hooks:
-            chunks = self._through(hook, chunks)
-        async with aclosing(chunks):  # type: ignore[type-var]  # they are generators
+        async with AsyncExitStack() as generators:
+            chunks = await generators.enter_async_context(aclosing(self._incoming()))
+            for hook in self._hooks:
+                chunks = await generators.enter_async_context(aclosing(self._through(hook, chunks)))
             async for chunk in chunks:
                 self._emitting = True
                 await self._emit(chunk)
                 self._emitting = False
 
-    async def _through(self, hook: Hook, chunks: AsyncIterator[Record]) -> AsyncIterator[Record]:
+    async def _through(self, hook: Hook, chunks: AsyncIterator[Record]) -> AsyncGenerator[Record, None]:
         """Yield what a hook's generator makes of the chunks; what is left of them, if its crash is allowed."""
         try:
             made = hook.start(response=chunks, **self._arguments)

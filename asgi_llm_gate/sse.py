@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 DONE = b"data: [DONE]\n\n"
 
@@ -92,24 +92,26 @@ class Decoder:
         self._buffer = bytearray()
         self._searched = 0
 
-    def feed(self, chunk: bytes) -> list[Event]:
-        """Take the next bytes and return the events they complete.
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Take the next bytes and yield the events they complete; all of them must be taken.
 
         Raises:
-            EventTooLargeError: An event is larger than allowed.
+            EventTooLargeError: An event is larger than allowed; those before it have been yielded.
         """
         self._buffer += chunk
-        events: list[Event] = []
         begin = 0
         while (end := self._end_of_event(begin)) is not None:
-            events.append(Event.parse(bytes(self._buffer[begin:end])))
+            self._check(end - begin)
+            yield Event.parse(bytes(self._buffer[begin:end]))
             begin = end
         del self._buffer[:begin]
         # A blank line has four bytes at most, of which three may be here already.
         self._searched = max(0, len(self._buffer) - 3)
-        if len(self._buffer) > self._max_event_bytes:
+        self._check(len(self._buffer))
+
+    def _check(self, size: int) -> None:
+        if size > self._max_event_bytes:
             raise EventTooLargeError(f"an event has more than {self._max_event_bytes} bytes")
-        return events
 
     def _end_of_event(self, begin: int) -> int | None:
         """Return where the event that begins here ends; None if that is not known yet."""

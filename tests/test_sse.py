@@ -86,7 +86,7 @@ def test_further_blank_lines_are_events_of_their_own():
 
 def test_an_event_waits_for_the_byte_behind_its_last_cr():
     decoder = Decoder(100)
-    assert decoder.feed(b"data: a\r\r") == []
+    assert list(decoder.feed(b"data: a\r\r")) == []
     assert [event.raw for event in decoder.feed(b"\n")] == [b"data: a\r\r\n"]
     assert decoder.close() == []
 
@@ -96,10 +96,12 @@ def test_what_no_blank_line_ends_is_the_last_event():
 
 
 def test_an_event_may_not_be_larger_than_allowed():
-    decoder = Decoder(10)
-    assert len(decoder.feed(b"data: a\n\n" * 10)) == 10
-    with pytest.raises(EventTooLargeError, match="more than 10 bytes"):
-        decoder.feed(b"data: abcdefg")
+    decoder, events = Decoder(10), []
+    assert len(list(decoder.feed(b"data: a\n\n" * 10))) == 10
+    for large in (b"data: abcdefg", b"data: abcdefg\n\n"):
+        with pytest.raises(EventTooLargeError, match="more than 10 bytes"):
+            events.extend(Decoder(10).feed(b"data: b\n\n" + large))
+    assert [event.data for event in events] == [b"b", b"b"]
 
 
 @pytest.mark.parametrize(("data", "done"), [(b"[DONE]", True), (b" [DONE] ", True), (b"[done]", False), (None, False)])
