@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asgi_llm_gate.exchange import Exchange
     from asgi_llm_gate.reply import Handler
     from asgi_llm_gate.running import Work
+    from asgi_llm_gate.shapes import Json
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -135,6 +136,7 @@ class Delivery:
             stream=stream,
             editor=editor,
             failed=self._stream_failed,
+            errored=self._stream_errored,
             max_event_bytes=self._settings.max_event_bytes,
         )
         self._stream = reply
@@ -219,15 +221,18 @@ class Delivery:
 
     async def _stream_failed(self, exc: Exception) -> Exception | None:
         """Account for what ends a stream early; answer for it if nothing has gone out."""
-        if self._account.settled:
-            return None
         self._running.end()
         self._stop_moderation()
-        told = await self._fail(exc)
+        told = exc if self._account.settled else await self._fail(exc)
         if self._outlet.started:
             return told if isinstance(told, Rejection) else as_error(told)
         await self._answer(told, self._outlet)
         return None
+
+    async def _stream_errored(self, chunk: Json) -> None:
+        """Account for an error that the app reports inside its stream; it passes on as it is."""
+        if not self._account.settled:
+            await self._fail(UpstreamError(200, orjson.dumps(chunk), {}))
 
     async def _generators_ended(self) -> None:
         if self._stream is not None and await self._stream.stop():
@@ -253,7 +258,7 @@ class Delivery:
             self._running.start(self._log)
 
     async def _log(self) -> None:
-        await self._account.log_end(self._exchange.call, self._outlet)
+        await self._account.log_end(self._exchange.call, self._outlet, reached=True)
 
     async def _fail(self, exc: Exception) -> Exception:
         return await self._account.failed(exc, self._exchange.call, self._exchange.caller)

@@ -114,6 +114,7 @@ class EventReply:
         stream: The reader of the endpoint's streams.
         editor: What the text hooks are called through; None if there are none.
         failed: Is told of what a hook raised. Returns what to tell the client, or None if it has been answered.
+        errored: Is told of a chunk in which the app reports an error of its own.
         max_event_bytes: The most bytes one event may have.
     """
 
@@ -125,17 +126,18 @@ class EventReply:
         stream: Stream,
         editor: TextEditor | None,
         failed: Callable[[Exception], Awaitable[Exception | None]],
+        errored: Callable[[Json], Awaitable[None]],
         max_event_bytes: int,
     ) -> None:
         self._stream = stream
         self._editor = editor
         self._failed = failed
+        self._errored = errored
         self._decoder = sse.Decoder(max_event_bytes)
         self._nest: Nest | None = None
         self._kind = Record
         self._complete = False
         self.writer = EventWriter(without_bytes_headers(start), send, stream)
-        self.error: Json | None = None
 
     def nest_in(self, nest: Nest, kind: type[Record]) -> None:
         """Hand the chunks through iterator hooks, as records of a kind, before the text hooks see them."""
@@ -205,7 +207,7 @@ class EventReply:
 
     async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool) -> None:
         if chunk.get("error"):
-            self.error = chunk
+            await self._errored(chunk)
             await self._release()
         if self._editor is not None:
             before, edited = await self._editor.edit(chunk)
