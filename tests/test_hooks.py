@@ -506,6 +506,14 @@ async def test_what_is_not_json_is_500_and_logged(value, caplog):
         assert "not JSON" in caplog.text
 
 
+async def test_a_response_that_cannot_be_dumped_is_500():
+    def fails():
+        raise ValueError("of the hook")
+
+    response, _ = await asked(Says(SUCCESS, lambda **_: SimpleNamespace(model_dump=fails)))
+    assert (response.status, response.error()["message"]) == (500, "Internal server error")
+
+
 CRASHES = {
     "raises": raises(ValueError("sk-of-the-hook")),
     "an attribute error": lambda **_: SimpleNamespace().content,

@@ -36,7 +36,7 @@ OTHERS = [path for path in BODIES if path not in (CHAT, TEXT)]
 endpoints = pytest.mark.parametrize("path", BODIES)
 
 
-class MyCustomHandler(CallHooks):
+class MyCustomHandler:
     """The page's handler that answers with a rejected message."""
 
     async def async_pre_call_hook(
@@ -176,6 +176,9 @@ def test_get_formatted_prompt_finds_the_text_for_every_alias(call_type):
 async def test_the_pages_filter_matches_under_either_spelling_of_call_types(path, call_type_names):
     response = await asked(path, MyCustomHandler(), call_type_names=call_type_names)
     assert SAID.encode() in response.body
+    harmless = dict.fromkeys(("prompt", "input"), "Hi") | {"messages": []}
+    response = await asked(path, MyCustomHandler(), fields=harmless, call_type_names=call_type_names)
+    assert response.json() == {"ok": True}
 
 
 @endpoints

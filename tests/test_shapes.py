@@ -59,6 +59,10 @@ PLAIN_PLACES = [
     ("instructions", lambda word: {"instructions": word}),
     ("a query", lambda word: {"query": word}),
     ("documents", lambda word: {"documents": ["x", {"text": word}]}),
+    ("variables of a prompt", lambda word: {"prompt": {"id": "p", "variables": {"a": word}}}),
+    ("a custom tool's call", lambda word: {"input": [{"type": "custom_tool_call", "input": word}]}),
+    ("a summary of reasoning", lambda word: {"input": [{"summary": [{"type": "summary_text", "text": word}]}]}),
+    ("messages, as vLLM embeds them", lambda word: {"messages": [{"role": "user", "content": word}]}),
 ]
 PLACES = [
     pytest.param(shape, place, id=f"{shape.__name__.rpartition('.')[2]}: {name}")
