@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import orjson
 
 from asgi_llm_gate import sse
 from asgi_llm_gate.errors import GateError, Rejection, error_fields
@@ -14,7 +13,7 @@ from asgi_llm_gate.record import Record, as_record
 from asgi_llm_gate.reply import without_bytes_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.types import Message, Send
 
@@ -42,29 +41,39 @@ class EventWriter:
         self._stream = stream
         self._out: list[bytes] = []
         self._preamble = True
+        self._whole = True
         # An end may come from another task than the app's.
         self._sending = anyio.Lock(fast_acquire=True)
         self.closed = False
 
     def put(self, event: bytes) -> None:
-        """Add an event to what goes out next."""
+        """Add an event to what goes out next; nothing, once the stream has its end."""
+        if self.closed:
+            return
+        if not self._whole:
+            # The app's stream ended inside of an event: what follows must not run into it.
+            self._out.append(b"\n\n")
         self._out.append(event)
+        self._whole = sse.is_whole(event)
         self._preamble = False
 
     def put_chunk(self, chunk: Json, event: sse.Event | None = None, *, changed: bool = True) -> None:
         """Add a chunk: as the event that brought it, its very bytes where nothing changed, or as one of its own."""
+        if self.closed:
+            return
         opens = self._preamble and self._stream.is_preamble(chunk)
         changed = self._stream.seen(chunk) or changed
         if event is None:
             self.put(sse.encode(chunk, self._stream.event_name(chunk)))
         else:
-            self.put(event.with_data(orjson.dumps(chunk)).raw if changed else event.raw)
+            self.put(event.with_data(sse.dumps(chunk)).raw if changed else event.raw)
         self._preamble = opens
 
     async def flush(self, *, last: bool = False) -> None:
         """Send what has come together, unless it only opens the stream."""
         async with self._sending:
-            if not self.closed and (last or not self._preamble or len(self._out) > _MAX_PREAMBLE):
+            started = self._start is None
+            if not self.closed and (last or started or not self._preamble or len(self._out) > _MAX_PREAMBLE):
                 self.closed = last
                 await self._send_out(last=last)
 
@@ -78,22 +87,23 @@ class EventWriter:
             if self.closed:
                 return
             self.closed = True
-            self._out.clear()
             exc = await resolve()
+            self._out.clear()
             if exc is not None:
-                self._put_end(exc)
+                self._out.extend(self._end_of(exc))
                 await self._send_out(last=True)
 
-    def _put_end(self, exc: Exception) -> None:
+    def _end_of(self, exc: Exception) -> Iterator[bytes]:
         if isinstance(exc, Rejection):
             chunks = self._stream.message_end(exc.message, "content_filter")
         else:
             assert isinstance(exc, GateError)  # noqa: S101  # what `resolve` returns
             chunks = self._stream.error_end(error_fields(exc))
         for chunk in chunks:
-            self.put_chunk(chunk)
+            self._stream.seen(chunk)
+            yield sse.encode(chunk, self._stream.event_name(chunk))
         if self._stream.ends_with_done:
-            self.put(sse.DONE)
+            yield sse.DONE
 
     async def _send_out(self, *, last: bool) -> None:
         if self._start is not None:
@@ -146,6 +156,8 @@ class EventReply:
 
     async def __call__(self, message: Message) -> None:
         """Take one body message of the app."""
+        if self.writer.closed:
+            return
         more = message.get("more_body", False)
         try:
             for event in self._decoder.feed(message.get("body", b"")):
@@ -169,8 +181,10 @@ class EventReply:
 
     async def emit(self, chunk: Record) -> None:
         """Take one chunk from the iterator hooks: one they were given, or one of their own."""
+        if self.writer.closed:
+            return
         source: sse.Event | None = getattr(chunk, "_event", None)
-        unchanged = source is not None and getattr(chunk, "_before", None) == orjson.dumps(chunk)
+        unchanged = source is not None and getattr(chunk, "_before", None) == sse.dumps(chunk)
         await self._chunk(chunk, source, changed=not unchanged)
         await self.writer.flush()
 
@@ -195,14 +209,14 @@ class EventReply:
             return
         chunk = sse.json_of(event)
         if chunk is None:
-            if event.is_done:
+            if event.is_done or not sse.is_whole(event.raw):
                 await self._all_said()
             self.writer.put(event.raw)
         elif self._nest is None:
             await self._chunk(chunk, event, changed=False)
         else:
             record = as_record(chunk, self._kind)
-            record._event, record._before = event, orjson.dumps(record)  # noqa: SLF001  # kept off the wire
+            record._event, record._before = event, sse.dumps(record)  # noqa: SLF001  # kept off the wire
             await self._nest.push(record)
 
     async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool) -> None:
@@ -222,7 +236,7 @@ class EventReply:
             self._complete = True
             if self._nest is not None:
                 await self._nest.push(None)
-            await self._release()
+        await self._release()
 
     async def _release(self) -> None:
         if self._editor is not None:
