@@ -160,8 +160,8 @@ def _warn_of_others(where: str, values: Any, known: tuple[str, ...]) -> None:
             _warn(f"{where}.{name}", name, known, places={})
 
 
-def _warn(where: str, name: object, known: tuple[str, ...], places: Mapping[str, str] = _PLACES) -> None:
-    logger.warning("%s is not a setting of the gate%s", one_line(where), _hint(name, known, places))
+def _warn(where: object, name: object, known: tuple[str, ...], places: Mapping[str, str] = _PLACES) -> None:
+    logger.warning("%s is not a setting of the gate%s", one_line(str(where)), _hint(name, known, places))
 
 
 def _hint(name: object, known: tuple[str, ...], places: Mapping[str, str] | None = None) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _MERGE = "tag:yaml.org,2002:merge"
 
 # A password that is not quoted may begin like an alias or a tag: what the parser quotes of those is not shown.
-_QUOTED = re.compile(r"\b(alias|anchor|tag|handle) ['\"].*")
+_QUOTED = re.compile(r"\b(alias|tag|handle) ['\"].*")
 
 
 class ConfigError(ValueError):
