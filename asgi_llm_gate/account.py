@@ -101,16 +101,19 @@ class Account:
         await self._tell(hooks.success_event, **event)
 
     async def _tell(self, hooks: tuple[Hook, ...], **event: Any) -> None:
+        if not hooks:
+            return
         pending = self._plan.pending
         if len(pending) >= MAX_PENDING:
             logger.error("%d calls wait for log hooks: an event is dropped", len(pending))
             return
-        pending.add(self._id)
+        ticket = object()
+        pending.add(ticket)
         try:
             for hook in hooks:
                 await _told(hook, event)
         finally:
-            pending.discard(self._id)
+            pending.discard(ticket)
 
     def _kwargs(self, call: CallData) -> dict[str, Any]:
         """Return what LiteLLM's log handlers look for in `kwargs`."""
@@ -128,15 +131,18 @@ class Account:
         }
 
     def _response(self, outlet: Outlet) -> Any:
-        """Return the answer as the client got it, a stream put together from its chunks."""
+        """Return the answer as the client got it, a stream put together; None for what can't be read."""
+        try:
+            return self._read(outlet)
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            return None
+
+    def _read(self, outlet: Outlet) -> Any:
         response: Any = None
         if is_event_stream(outlet.start):
             response = self._assembled(bytes(outlet.body))
         elif not outlet.truncated:
-            try:
-                response = orjson.loads(outlet.body)
-            except orjson.JSONDecodeError:
-                return None
+            response = orjson.loads(outlet.body)
         if outlet.truncated:
             response = {**(response or {}), "truncated": True}
         return as_record(response, self._endpoint.shape.Response)

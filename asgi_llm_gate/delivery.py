@@ -17,7 +17,16 @@ from asgi_llm_gate.moderation import Hold, Moderation
 from asgi_llm_gate.nest import Nest
 from asgi_llm_gate.record import as_record
 from asgi_llm_gate.rejections import answer_to, as_error
-from asgi_llm_gate.reply import PAST_SEND, Collected, Collector, Reply, has_whole_body, is_event_stream, is_json
+from asgi_llm_gate.reply import (
+    PAST_SEND,
+    Collected,
+    Collector,
+    Reply,
+    has_whole_body,
+    is_encoded,
+    is_event_stream,
+    is_json,
+)
 from asgi_llm_gate.running import Running, WatchedReceive
 from asgi_llm_gate.stream import TextEditor
 
@@ -51,6 +60,7 @@ class Delivery:
         self._hold: Hold | None = None
         self._moderation: Moderation | None = None
         self._stream: EventReply | None = None
+        self._nest: Nest | None = None
 
     async def run(self, body: bytes) -> None:
         """Have the app answer."""
@@ -63,29 +73,33 @@ class Delivery:
         receive = WatchedReceive(body, self._exchange.receive)
         self._running = Running(receive, self._settings.cancel_grace, self._client_gone)
         self._outlet.completed = self._completed
+        self._outlet.delivered = self._running.delivered
         beside = list(self._beside())
         try:
             await self._running.run(partial(self._app, scope, receive), beside)
         except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(self._settings.shutdown_timeout, shield=True):
-                await self._client_gone()
-                await self._log()
+            await self._exchange.abandoned(reached=True)
             raise
         except Exception as exc:
             await self._app_failed(exc)
             raise
         else:
             if not self._account.settled:
-                await self._fail(RuntimeError("the app returned before its response was complete"))
+                await self._app_failed(RuntimeError("the app returned before its response was complete"))
         finally:
             await self._log()
 
     async def _app(self, scope: Scope, receive: Receive) -> None:
-        await self._plan.app(scope, receive, Reply(self._out, self._choose))
+        try:
+            await self._plan.app(scope, receive, Reply(self._out, self._choose))
+        finally:
+            if self._nest is not None:
+                self._nest.cancel()
 
     def _scope(self, body: bytes) -> Scope:
         plan = self._plan
-        reads = bool(plan.success or plan.text or plan.iterator or self._settings.moderation_mode == "cut")
+        looks = plan.success or plan.text or plan.iterator or plan.failure or plan.log
+        reads = bool(looks or self._settings.moderation_mode == "cut")
         scope = {**self._exchange.scope, "headers": self._exchange.head.for_app(body, identity=reads)}
         if scope.get("extensions") and (plan.success or plan.watches):
             scope["extensions"] = {k: v for k, v in scope["extensions"].items() if k not in PAST_SEND}
@@ -116,7 +130,7 @@ class Delivery:
             return self._event_reply(start)
         else:
             wanted = bool(plan.success) and has_whole_body(start) and is_json(start)
-        if not wanted or self._exchange.head.method == "HEAD":
+        if not wanted or (self._exchange.head.method == "HEAD" and start["status"] < 400):
             return None
         return Collector(start, self._finish, self._overflow, self._settings.max_response_bytes)
 
@@ -126,6 +140,8 @@ class Delivery:
         stream = exchange.endpoint.shape.open_stream() if plan.text or plan.iterator or cut else None
         if stream is None:
             return None
+        if is_encoded(start):
+            return Collector(start, self._unreadable, self._unreadable, 0)
         if cut and self._hold is not None:
             self._running.start(self._hold.open)
         arguments = {"user_api_key_dict": exchange.caller, "request_data": exchange.call.data}
@@ -145,13 +161,14 @@ class Delivery:
             nest = Nest(
                 plan.iterator, arguments, kind, emit=reply.emit, failed=reply.fail, ended=self._generators_ended
             )
+            self._nest = nest
             reply.nest_in(nest, kind)
             self._running.start(nest.run)
         return reply
 
     async def _finish(self, collected: Collected) -> None:
         """Have the hooks look at a whole response, and send what they make of it."""
-        if self._moderation is not None and not await self._moderation.verdict():
+        if not await self._may_answer():
             return
         if collected.status >= 400:
             await self._upstream_failed(collected)
@@ -196,28 +213,42 @@ class Delivery:
             await self._answer(told, self._out)
 
     async def _overflow(self) -> None:
-        if self._moderation is None or await self._moderation.verdict():
+        if await self._may_answer():
             error = GateError(502, "The app's response is too large to look at", code="response_too_large")
             await self._exchange.refuse(error)
+
+    async def _unreadable(self, _collected: Collected | None = None) -> None:
+        if await self._may_answer():
+            logger.error("the app's stream can't be looked at: it has a content-encoding")
+            await self._exchange.refuse(
+                GateError(502, "The app's response can't be looked at", code="invalid_response")
+            )
+
+    async def _may_answer(self) -> bool:
+        """Wait for the moderation's verdict; False if the call has ended without the app."""
+        good = self._moderation is None or await self._moderation.verdict()
+        return good and not self._account.settled
 
     async def _app_failed(self, exc: Exception) -> None:
         """Account for what the app raised; the host answers, unless a failure hook does."""
         if not self._account.settled:
             told = await self._fail(exc)
+            self._outlet.completed = self._outlet.delivered = None
             if told is not exc and not self._outlet.started:
                 await self._answer(told, self._outlet)
 
     async def _condemned(self, exc: Exception) -> None:
         """Answer for a moderation hook's refusal, without waiting for the app to stop."""
-        if self._account.settled:
+        if self._account.settled and self._outlet.started:
             return
         self._running.end()
-        if self._hold is not None and not self._outlet.started:
-            self._hold.close()
-        if self._stream is not None:
+        if self._stream is not None and self._outlet.started:
             await self._stream.fail(exc)
-        else:
-            await self._exchange.refuse(exc)
+            return
+        if self._hold is not None:
+            self._hold.close()
+        told = exc if self._account.settled else await self._fail(exc)
+        await self._answer(told, self._outlet)
 
     async def _stream_failed(self, exc: Exception) -> Exception | None:
         """Account for what ends a stream early; answer for it if nothing has gone out."""
@@ -241,7 +272,7 @@ class Delivery:
     async def _client_gone(self) -> None:
         if not self._account.settled:
             self._stop_moderation()
-            await self._fail(GateError(499, "The client closed the connection", code="client_disconnected"))
+            await self._exchange.abandoned(reached=True)
 
     def _stop_moderation(self) -> None:
         if self._moderation is not None:
@@ -258,7 +289,7 @@ class Delivery:
             self._running.start(self._log)
 
     async def _log(self) -> None:
-        await self._account.log_end(self._exchange.call, self._outlet, reached=True)
+        await self._exchange.log_end(reached=True)
 
     async def _fail(self, exc: Exception) -> Exception:
         return await self._account.failed(exc, self._exchange.call, self._exchange.caller)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from asgi_llm_gate.callhooks import STAGES, CallHooks
 from asgi_llm_gate.deadline import within
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
+from asgi_llm_gate.shapes import CHANNELS
 
 if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
@@ -102,6 +103,12 @@ def check(callback: object) -> None:
     timeout = _own(callback, "hook_timeout", 1)
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
         raise TypeError(f"{name}.hook_timeout: expected seconds above 0, got {timeout!r}")
+    window = _own(callback, "streaming_window", 0)
+    if not isinstance(window, int) or isinstance(window, bool) or window < 0:
+        raise TypeError(f"{name}.streaming_window: expected a whole number from 0, got {window!r}")
+    channels = _own(callback, "streaming_channels", ())
+    if not set([channels] if isinstance(channels, str) else channels) <= set(CHANNELS):
+        raise TypeError(f"{name}.streaming_channels: expected some of {', '.join(CHANNELS)}, got {channels!r}")
     if _own(callback, "on_hook_error", "reject") not in ("reject", "allow"):
         raise TypeError(f"{name}.on_hook_error: expected reject or allow, got {_own(callback, 'on_hook_error', '')!r}")
     for method, available in STAGES.items():

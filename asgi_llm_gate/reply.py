@@ -85,9 +85,10 @@ class Collected:
 
 
 def without_bytes_headers(start: Message) -> Message:
-    """Return a response start for a body whose bytes are to change."""
+    """Return a response start for a body whose bytes are to change; trailers would not fit it either."""
     headers = [pair for pair in start.get("headers", ()) if pair[0].lower() not in _OF_THE_BYTES]
-    return {**start, "headers": headers}
+    trailers = {"trailers": False} if start.get("trailers") else {}
+    return {**start, "headers": headers, **trailers}
 
 
 def is_json(start: Message) -> bool:
@@ -99,6 +100,11 @@ def is_json(start: Message) -> bool:
 def is_event_stream(start: Message) -> bool:
     """Tell whether a response start announces server-sent events."""
     return _header(start, b"content-type").partition(b";")[0].strip().lower() == b"text/event-stream"
+
+
+def is_encoded(start: Message) -> bool:
+    """Tell whether a response start announces a body in a content-encoding."""
+    return _header(start, b"content-encoding").strip().lower() not in (b"", b"identity")
 
 
 def has_whole_body(start: Message) -> bool:

@@ -21,7 +21,7 @@ from asgi_llm_gate.shapes.common import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asgi_llm_gate.shapes import Channel, Json
+    from asgi_llm_gate.shapes import Channel, Json, TextName
 from asgi_llm_gate.shapes import Slot
 from asgi_llm_gate.shapes.assembly import ChoiceAssembly
 from asgi_llm_gate.shapes.choices import ChoiceStream
@@ -146,13 +146,9 @@ class ChatStream(ChoiceStream):
                 yield Slot(delta, key, (index, key), channel, index, choice)
         if isinstance(delta.get("content"), list):
             yield from _part_slots(delta["content"], "text", index, choice)
-        for call in objects(delta.get("tool_calls")):
-            function = call.get("function")
-            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-                yield Slot(function, "arguments", (index, "tool_calls", call.get("index")), "tool_calls", index, choice)
-        function = delta.get("function_call")
-        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-            yield Slot(function, "arguments", (index, "function_call"), "tool_calls", index, choice)
+        for holder, key, name, channel in _inner_texts(delta):
+            if isinstance(holder.get(key), str):
+                yield Slot(holder, key, (index, *name), channel, index, choice)
 
     def piece_choice(self, slot: Slot, text: str) -> Json:
         """Return a choice whose delta carries a piece of a slot's text."""
@@ -169,17 +165,22 @@ class ChatStream(ChoiceStream):
     def mend(self, choice: Json, index: int) -> bool:
         """Set the text so far, which Perplexity's chunks repeat beside each delta, to what the client was sent."""
         message = choice.get("message")
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+        repeated = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(repeated, str) and index not in self._said:
             return False
-        self._said[index] = said = self._said.get(index, "") + joined((choice.get("delta") or {}).get("content"))
-        differs: bool = message["content"] != said
+        delta = choice.get("delta")
+        said = self._said.get(index, "") + joined(delta.get("content") if isinstance(delta, dict) else None)
+        self._said[index] = said
+        if not isinstance(message, dict) or not isinstance(repeated, str) or repeated == said:
+            return False
         message["content"] = said
-        return differs
+        return True
 
     def says_nothing(self, choice: Json) -> bool:
         """Tell whether a choice without a piece has no more than a role in its delta."""
         delta = choice.get("delta") or {}
-        return choice.get("finish_reason") is None and not any(value for key, value in delta.items() if key != "role")
+        says = delta if not isinstance(delta, dict) else any(value for key, value in delta.items() if key != "role")
+        return not choice.get("finish_reason") and not says
 
 
 open_stream = ChatStream
@@ -201,13 +202,35 @@ def _part_slots(parts: Any, channel: Channel, index: int, choice: Json) -> Itera
             yield from _part_slots(part["thinking"], "reasoning", index, choice)
 
 
+def _inner_texts(delta: Json) -> Iterator[tuple[Json, str, TextName, Channel]]:
+    """Yield the places deeper in a delta: the object, its key, the text's name, the channel."""
+    if isinstance(delta.get("audio"), dict):
+        yield delta["audio"], "transcript", ("audio",), "text"
+    for detail in objects(delta.get("reasoning_details")):
+        yield detail, "text", ("reasoning_details", _number(detail)), "reasoning"
+    for call in objects(delta.get("tool_calls")):
+        for kind, key in (("function", "arguments"), ("custom", "input")):
+            if isinstance(call.get(kind), dict):
+                yield call[kind], key, ("tool_calls", _number(call), kind), "tool_calls"
+    if isinstance(delta.get("function_call"), dict):
+        yield delta["function_call"], "arguments", ("function_call",), "tool_calls"
+
+
+def _number(item: Json) -> int:
+    index = item.get("index")
+    return index if isinstance(index, int) else 0
+
+
 def _delta(slot: Slot, text: str) -> Json:
     """Return a delta that carries text in the place of a slot."""
-    kind = slot.text[1]
+    kind, *rest = slot.text[1:]
     if kind == "tool_calls":
-        return {"tool_calls": [{"index": slot.text[2], "function": {"arguments": text}}]}
-    if kind == "function_call":
-        return {"function_call": {"arguments": text}}
+        index, tool = rest
+        return {"tool_calls": [{"index": index, tool: {slot.key: text}}]}
+    if kind == "reasoning_details":
+        return {"reasoning_details": [{"type": "reasoning.text", "index": rest[0], "text": text}]}
+    if kind in {"function_call", "audio"}:
+        return {kind: {slot.key: text}}
     if kind == "parts":
         part = {"type": "text", "text": text}
         return {"content": [part if slot.channel == "text" else {"type": "thinking", "thinking": [part]}]}
