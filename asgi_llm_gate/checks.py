@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,12 @@ _ENVIRON = "os.environ/"
 
 # Characters of a value that a message shows; what is longer may be a secret in the wrong place.
 _MOST_SHOWN = 60
+
+_VISIBLE = re.compile(r"[!-~]+")
+
+# An own path: no dotted segment, nothing of an escape or of a URL's other parts, and no name in the braces.
+_SEGMENT = r"/(?!\.\.?(?:/|$))[^/\\;%#?{}\x00- \x7f-\U0010ffff]+"
+_PATH = re.compile(rf"(?:{_SEGMENT}|/\{{\}}(?=/))+")
 
 
 class WrongValueError(Exception):
@@ -138,7 +145,10 @@ def _some_names(value: Any) -> tuple[str, ...]:
 
 
 def _key(value: Any) -> str | None:
-    return None if value is None else _text(value)
+    key = None if value is None else _text(value)
+    if key is not None and not _VISIBLE.fullmatch(key):
+        raise WrongValueError("holds a character that an API key can't have")
+    return key
 
 
 def _cache(value: Any) -> DualCache | None:
@@ -180,8 +190,9 @@ def _paths(value: Any) -> dict[str, str]:
 
 
 def _path(path: Any) -> str:
-    if not isinstance(path, str) or not path.startswith("/") or path.endswith("/"):
-        raise WrongValueError("a path begins with a slash and ends with none")
+    """Refuse a path that no request has in its plain form: its calls would pass unseen."""
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise WrongValueError("expected a path such as /v2/ask, where a segment but the last may be {}")
     return path
 
 

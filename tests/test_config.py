@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from asgi_llm_gate import CallHooks, DualCache, LLMGate
 from asgi_llm_gate.checks import CHECKS
 from asgi_llm_gate.config import _PLACES, CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
+from asgi_llm_gate.endpoints import Routes
 
 HANDLERS = """
 from asgi_llm_gate import CallHooks
@@ -189,6 +190,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(configured, warned):
     assert warned() == []
 
 
+@pytest.mark.parametrize("path", ["/ask", "/v2/ask.json", "/v2/{}/ask", "/{}/{}/ask", "/v2/a:b,c@d~e'f", "/...", "/.a"])
+def test_a_path_of_the_app_is_gated(path):
+    settings = load_settings(None, {"paths": {path: "completion"}}, {})
+    found = Routes(paths=settings.paths).find(path.replace("{}", "some"))
+    assert found is not None
+    assert found.call_type == "completion"
+
+
 def test_keywords_are_the_settings():
     """What `LLMGate` takes by keyword is what `Settings` holds, name by name."""
     assert list(Keywords.__annotations__) == [field.name for field in dataclasses.fields(Settings)]
@@ -340,6 +349,7 @@ NAMES = (
 )
 NOWHERE = "there is no module nowhere, beside the configuration file or installed"
 HIDDEN = "what the environment variable holds"
+PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = (
     "anthropic_messages, assistants, audio_speech, audio_transcription, audio_translation, batches, completion_batch, "
@@ -508,6 +518,18 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "general_settings.master_key: expected text, got int",
     ),
     "a blank key": ("general_settings: {master_key: ' '}", "general_settings.master_key: expected text, got none"),
+    "a key with a space": (
+        "general_settings: {master_key: 'sk- 1'}",
+        "general_settings.master_key: holds a character that an API key can't have",
+    ),
+    "a key read with its line's end": (
+        "general_settings: {master_key: os.environ/LINE}",
+        "general_settings.master_key: holds a character that an API key can't have",
+    ),
+    "a key that no header carries": (
+        "general_settings: {master_key: schlüssel}",
+        "general_settings.master_key: holds a character that an API key can't have",
+    ),
     "no key": ("general_settings: {master_key: null}", "general_settings.master_key: expected a value, got nothing"),
     "a quoted truth": (
         "general_settings: {enforce_user_param: 'true'}",
@@ -630,16 +652,26 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     "a path without a slash": (
         "gate_settings: {paths: {v2/ask: completion}}",
-        "gate_settings.paths.v2/ask: a path begins with a slash and ends with none",
+        f"gate_settings.paths.v2/ask: {PATH}",
     ),
     "a path with a slash too many": (
         "gate_settings: {paths: {/: pass}}",
-        "gate_settings.paths./: a path begins with a slash and ends with none",
+        f"gate_settings.paths./: {PATH}",
     ),
     "a path that is a number": (
         "gate_settings: {paths: {2: completion}}",
-        "gate_settings.paths.2: a path begins with a slash and ends with none",
+        f"gate_settings.paths.2: {PATH}",
     ),
+    **{
+        f"a path that no request has: {path}": (
+            f"gate_settings: {{paths: {{'{path}': completion}}}}",
+            f"gate_settings.paths.{path}: {PATH}",
+        )
+        for path in (
+            *("", "/", "//", "/a/", "/a//b", "/a/../b", "/..", "/./a", "/a b", "/a?b", "/a#b", "/a%20b", "/a;b"),
+            *("/größe", "/{id}/ask", "/a/{}", "/{}", "/a{}/b", "https://h/a"),
+        )
+    },
     "a path to no call": (
         "gate_settings: {paths: {/v2/ask: chatting}}",
         "gate_settings.paths./v2/ask: expected a call type such as completion, or pass, got 'chatting'",
@@ -667,7 +699,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
 def test_a_mistake_in_a_file_is_one_line_with_its_place(name, configured):
     text, line = WRONG[name]
     with pytest.raises(ConfigError) as caught:
-        configured(text, {"SECRET": "sk-secret", "EMPTY": ""})
+        configured(text, {"SECRET": "sk-secret", "EMPTY": "", "LINE": "sk-secret\n"})
     told = str(caught.value)
     assert told.startswith("gate.yaml: ")
     assert "\n" not in told
