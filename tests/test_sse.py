@@ -9,8 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_llm_gate.sse import DONE, Decoder, Event, EventTooLargeError, encode, encode_stream, json_of
+from asgi_llm_gate import sse
+from asgi_llm_gate.sse import (
+    DONE,
+    Decoder,
+    Event,
+    EventTooLargeError,
+    dumps,
+    encode,
+    encode_stream,
+    is_whole,
+    json_of,
+)
 
+ENDS = [b"\n", b"\r\n", b"\r"]
 PIECES = st.lists(
     st.sampled_from(
         [
@@ -117,6 +129,8 @@ def test_the_end_is_known(data, done):
         (b": c\r\ndata: o\r\ndata: ld\r\nx: y\r\n\r\n", b": c\ndata: new\nx: y\n\n"),
         (b"data:old", b"data: new\n\n"),
         (b"\xef\xbb\xbfdata: old\n\n", b"data: new\n\n"),
+        (b"data: old\rid: 5\n\n", b"data: new\nid: 5\n\n"),
+        (b"data: old\r: c\r\n\r\n", b"data: new\n: c\n\n"),
     ],
 )
 def test_other_data_leaves_the_other_fields(raw, changed):
@@ -139,3 +153,94 @@ def test_chunks_are_written_in_one_line_each():
 def test_what_is_written_is_read_again(chunk):
     (event,) = decoded([encode(chunk)])
     assert orjson.loads(event.data) == chunk
+
+
+@given(PIECES)
+def test_all_events_but_the_last_are_whole(pieces):
+    events = decoded([b"".join(pieces)])
+    assert all(is_whole(event.raw) for event in events[:-1])
+
+
+@pytest.mark.parametrize(
+    ("raw", "whole"),
+    [
+        *((b"data: a" + first + second, True) for first in ENDS for second in ENDS if first + second != b"\r\n"),
+        *((end, True) for end in ENDS),
+        *((b"data: a" + end, False) for end in (b"", *ENDS)),
+        (b"a", False),
+        (b"", False),
+    ],
+)
+def test_an_event_is_whole_with_its_blank_line(raw, whole):
+    assert is_whole(raw) is whole
+
+
+@pytest.mark.parametrize(
+    ("data", "read"),
+    [
+        (rb'{"a":"\ud83d"}', {"a": "\ud83d"}),
+        (b'{"a":-Infinity}', {"a": float("-inf")}),
+        (b'{"a":1e999}', {"a": float("inf")}),
+        (b'{"a":"x\xe2\x82"}', {"a": "x\ufffd"}),
+        (b"[NaN]", None),
+        (b'{"a":' + b"[" * 100_000, None),
+    ],
+    ids=["half a surrogate pair", "infinity", "a number too large", "half a character", "no object", "too deep"],
+)
+def test_what_some_client_can_read_is_read(data, read):
+    """Python's and JavaScript's readers take more than strict JSON; what they show, hooks must see."""
+    assert json_of(Event(b"", data)) == read
+
+
+def test_half_a_surrogate_pair_is_written_as_it_came():
+    assert dumps({"a": "\ud83d é"}) == rb'{"a":"\ud83d \u00e9"}'
+    assert dumps({"a": "é"}) == '{"a":"é"}'.encode()
+    with pytest.raises(TypeError):
+        dumps({"a": object()})
+
+
+class Searches:
+    """A pattern that counts the bytes it is shown."""
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+        self.bytes = 0
+
+    def search(self, buffer, begin):
+        self.bytes += len(buffer) - begin
+        return self.pattern.search(buffer, begin)
+
+
+@pytest.mark.parametrize("end", ENDS, ids=["LF", "CRLF", "CR"])
+def test_a_long_event_in_small_chunks_is_searched_once(end, monkeypatch):
+    """The work grows with the bytes, not with their square."""
+    searches = Searches(sse._BLANK_LINE)
+    monkeypatch.setattr(sse, "_BLANK_LINE", searches)
+    body = (b"data: " + b"x" * 50 + end) * 200 + end
+    (event,) = decoded([body[at : at + 1] for at in range(len(body))])
+    assert event.raw == body
+    assert searches.bytes <= 4 * len(body)
+
+
+def test_many_events_in_one_chunk_are_searched_once(monkeypatch):
+    class Matches(Searches):
+        def search(self, buffer, begin):
+            found = self.pattern.search(buffer, begin)
+            self.bytes += found.end() - begin if found else len(buffer) - begin
+            return found
+
+    searches = Matches(sse._BLANK_LINE)
+    monkeypatch.setattr(sse, "_BLANK_LINE", searches)
+    body = b"data: x\n\n" * 1_000 + b"data: y"
+    assert len(decoded([body])) == 1_001
+    assert searches.bytes <= len(body)
+
+
+@pytest.mark.parametrize("places", [[], [9], [3, 12, 20], range(40)], ids=repr)
+def test_the_cap_falls_on_the_same_event_however_the_stream_is_cut(places):
+    """Events before one that is too large are whole and out; none comes after it."""
+    body = b"data: a\n\n: c\n\n" + b"data: long enough\n\ndata: b\n\n"
+    decoder, got = Decoder(12), []
+    with pytest.raises(EventTooLargeError):
+        got.extend(event.raw for chunk in cut(body, places) for event in decoder.feed(chunk))
+    assert got == [b"data: a\n\n", b": c\n\n"]

@@ -50,5 +50,29 @@ def test_a_masked_secret_is_in_no_prefix_of_the_output(before, after, places, si
     assert len(out) == len(text)
 
 
+@given(st.lists(st.text("sk-1234 ", max_size=4), max_size=12), st.integers(0, 12), st.integers(0, 12))
+def test_windows_in_a_row_lose_nothing_and_repeat_nothing(pieces, first_size, second_size):
+    """What the first lets go of, its rest at the end too, passes through the second."""
+    first, second = Window(first_size), Window(second_size)
+    out = ""
+    for piece in [*pieces, None]:
+        passed = first.flush() if piece is None else first.settle(masked(first.take(piece)))
+        out += second.settle(second.take(passed).upper())
+    alone = "".join(released(Window(first_size), masked, pieces))
+    assert out + second.flush() == alone.upper()
+
+
+@given(st.lists(st.text("sk-1234", max_size=4), max_size=10), st.integers(0, 12))
+def test_a_hook_sees_no_text_twice_but_what_it_returned_itself(pieces, size):
+    """Each call is the part that the last one left unreleased, and one new piece behind it."""
+    window, left = Window(size), ""
+    for piece in pieces:
+        assert window.take(piece) == left + piece
+        text = masked(left + piece)
+        out = window.settle(text)
+        left = text[len(out) :]
+        assert len(left) == min(size, len(text))
+
+
 def test_without_a_window_everything_goes_out_at_once():
     assert released(Window(0), str.upper, ["a", "b"]) == ["A", "B", ""]
