@@ -401,6 +401,27 @@ def test_threads_that_load_the_same_file_run_it_once(tmp_path):
     assert load("counted.times", tmp_path) == [1]
 
 
+def test_threads_that_load_files_of_one_name_get_each_its_own(tmp_path):
+    """Also the neighbours, and LiteLLM's names are gone in the end."""
+    text = "from litellm.caching import DualCache\nimport words_d\nhandler = words_d.owner"
+    for number in range(4):
+        write(tmp_path / str(number), hooks_d=text, words_d=f"owner = {number}")
+    found: list[tuple[int, object]] = []
+    barrier = threading.Barrier(8)
+
+    def run(number: int) -> None:
+        barrier.wait(10)
+        found.append((number, load("hooks_d.handler", tmp_path / str(number))))
+
+    threads = [threading.Thread(target=run, args=(number % 4,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(found) == sorted((number % 4, number % 4) for number in range(8))
+    assert not [name for name in sys.modules if name.partition(".")[0] == "litellm"]
+
+
 class Guard:
     async def async_pre_call_hook(self, data): ...
 
