@@ -127,7 +127,8 @@ class Delivery:
         if start["status"] >= 400:
             wanted = bool(plan.failure or plan.log)
         elif is_event_stream(start):
-            return self._event_reply(start)
+            whole = self._exchange.head.method != "HEAD" and start["status"] not in {204, 205, 304}
+            return self._event_reply(start) if whole else None
         else:
             wanted = bool(plan.success) and has_whole_body(start) and is_json(start)
         if not wanted or (self._exchange.head.method == "HEAD" and start["status"] < 400):
@@ -153,6 +154,7 @@ class Delivery:
             editor=editor,
             failed=self._stream_failed,
             errored=self._stream_errored,
+            beside=self._running.start,
             max_event_bytes=self._settings.max_event_bytes,
         )
         self._stream = reply
@@ -189,10 +191,12 @@ class Delivery:
             # What an earlier hook put inside may be plain dicts.
             response = as_record(response, kind)
             result = await hook(
-                replacement, data=exchange.call.data, user_api_key_dict=exchange.caller, response=response
+                partial(replacement, kind),
+                data=exchange.call.data,
+                user_api_key_dict=exchange.caller,
+                response=response,
             )
-            if result is not None:
-                response = as_record(result, kind)
+            response = response if result is None else result
         exchange.response = response
         try:
             after = orjson.dumps(response)
@@ -234,6 +238,8 @@ class Delivery:
         if not self._account.settled:
             told = await self._fail(exc)
             self._outlet.completed = self._outlet.delivered = None
+            if self._stream is not None and self._outlet.started:
+                await self._stream.broken(as_error(told))
             if told is not exc and not self._outlet.started:
                 await self._answer(told, self._outlet)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
     from asgi_llm_gate.nest import Nest
+    from asgi_llm_gate.running import Work
     from asgi_llm_gate.shapes import Json, Stream
     from asgi_llm_gate.stream import TextEditor
 
@@ -45,6 +46,11 @@ class EventWriter:
         # An end may come from another task than the app's.
         self._sending = anyio.Lock(fast_acquire=True)
         self.closed = False
+
+    @property
+    def started(self) -> bool:
+        """The response start has been sent."""
+        return self._start is None
 
     def put(self, event: bytes) -> None:
         """Add an event to what goes out next; nothing, once the stream has its end."""
@@ -125,6 +131,7 @@ class EventReply:
         editor: What the text hooks are called through; None if there are none.
         failed: Is told of what a hook raised. Returns what to tell the client, or None if it has been answered.
         errored: Is told of a chunk in which the app reports an error of its own.
+        beside: Starts a task beside the app.
         max_event_bytes: The most bytes one event may have.
     """
 
@@ -137,12 +144,14 @@ class EventReply:
         editor: TextEditor | None,
         failed: Callable[[Exception], Awaitable[Exception | None]],
         errored: Callable[[Json], Awaitable[None]],
+        beside: Callable[[Work], None],
         max_event_bytes: int,
     ) -> None:
         self._stream = stream
         self._editor = editor
         self._failed = failed
         self._errored = errored
+        self._beside = beside
         self._decoder = sse.Decoder(max_event_bytes)
         self._nest: Nest | None = None
         self._kind = Record
@@ -172,12 +181,30 @@ class EventReply:
             await self.writer.flush(last=not more)
 
     async def fail(self, exc: Exception) -> None:
-        """End the stream for what a hook raised."""
+        """End the stream for what a hook raised.
+
+        Not in the app's task: that is cancelled soon, and failure hooks and a slow client may take longer.
+        """
+        done = anyio.Event()
+        self._beside(partial(self._end, exc, done))
+        await done.wait()
+
+    async def _end(self, exc: Exception, done: anyio.Event) -> None:
         if isinstance(exc, sse.EventTooLargeError):
             exc = GateError(502, "An event of the stream is too large to look at", code="response_too_large")
         # What was said before goes out, however the app's messages were cut.
         await self.writer.flush()
         await self.writer.end(partial(self._failed, exc))
+        done.set()
+
+    async def broken(self, error: GateError) -> None:
+        """Take a break of the app in mid-stream: let go of what is held, and say so; the stream stays unended."""
+        if self.writer.closed or not self.writer.started:
+            return
+        await self._release()
+        for chunk in self._stream.error_end(error_fields(error)):
+            self.writer.put_chunk(chunk)
+        await self.writer.flush()
 
     async def emit(self, chunk: Record) -> None:
         """Take one chunk from the iterator hooks: one they were given, or one of their own."""
@@ -212,6 +239,11 @@ class EventReply:
             if event.is_done or not sse.is_whole(event.raw):
                 await self._all_said()
             self.writer.put(event.raw)
+        elif chunk.get("error"):
+            # The app's own error is no chunk to iterate over; what was said before it comes first.
+            await self._errored(chunk)
+            await self._all_said()
+            await self._chunk(chunk, event, changed=False)
         elif self._nest is None:
             await self._chunk(chunk, event, changed=False)
         else:
@@ -220,9 +252,6 @@ class EventReply:
             await self._nest.push(record)
 
     async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool) -> None:
-        if chunk.get("error"):
-            await self._errored(chunk)
-            await self._release()
         if self._editor is not None:
             before, edited = await self._editor.edit(chunk)
             changed = changed or edited

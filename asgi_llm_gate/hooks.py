@@ -6,12 +6,13 @@ import inspect
 import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_llm_gate.callhooks import STAGES, CallHooks
 from asgi_llm_gate.deadline import within
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
+from asgi_llm_gate.record import Record, as_record
 from asgi_llm_gate.shapes import CHANNELS
 
 if TYPE_CHECKING:
@@ -138,13 +139,14 @@ def refuse_if_asked(result: Any) -> None:
         raise result
 
 
-def replacement(result: Any) -> Any:
-    """Read what a success hook returned: None, or a new response."""
+def replacement(kind: type[Record], result: Any) -> Record | None:
+    """Read what a success hook returned: None, or a new response, as a record of a kind."""
     if isinstance(result, Exception):
         raise result
-    if result is None or isinstance(result, Mapping) or hasattr(result, "model_dump"):
-        return result
-    raise TypeError(f"a success hook returned {type(result).__name__}; expected a response or None")
+    response = None if result is None else as_record(result, kind)
+    if response is not None and not isinstance(response, Record):
+        raise TypeError(f"a success hook returned {type(result).__name__}; expected a response or None")
+    return response
 
 
 async def report_failure(

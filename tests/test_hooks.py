@@ -26,6 +26,7 @@ from asgi_llm_gate.hooks import (
     replacement,
     report_failure,
 )
+from asgi_llm_gate.record import Record
 from tests.harness import JSON, Request, Upstream, answer, chat
 
 pytestmark = pytest.mark.anyio
@@ -304,13 +305,13 @@ def test_anything_else_is_a_mistake_of_the_hook(result):
     with pytest.raises(TypeError, match=type(result).__name__):
         new_data(result)
     with pytest.raises(TypeError, match=type(result).__name__):
-        replacement(result)
+        replacement(Record, result)
     refuse_if_asked(result)
 
 
 def test_a_returned_exception_is_raised():
     exc = HTTPException(400, "no")
-    for reads in (new_data, replacement, refuse_if_asked):
+    for reads in (new_data, functools.partial(replacement, Record), refuse_if_asked):
         with pytest.raises(HTTPException) as caught:
             reads(exc)
         assert caught.value is exc
@@ -318,7 +319,7 @@ def test_a_returned_exception_is_raised():
 
 def test_a_success_hook_cannot_return_a_message():
     with pytest.raises(TypeError, match="str"):
-        replacement("no")
+        replacement(Record, "no")
 
 
 class Says(CallHooks):
