@@ -156,6 +156,7 @@ class EventReply:
         self._nest: Nest | None = None
         self._kind = Record
         self._complete = False
+        self._failing = False
         self.writer = EventWriter(without_bytes_headers(start), send, stream)
 
     def nest_in(self, nest: Nest, kind: type[Record]) -> None:
@@ -163,9 +164,14 @@ class EventReply:
         self._nest = nest
         self._kind = kind
 
+    @property
+    def _over(self) -> bool:
+        """What the app and its hooks still say goes nowhere."""
+        return self._failing or self.writer.closed
+
     async def __call__(self, message: Message) -> None:
         """Take one body message of the app."""
-        if self.writer.closed:
+        if self._over:
             return
         more = message.get("more_body", False)
         try:
@@ -178,13 +184,15 @@ class EventReply:
         except Exception as exc:
             await self.fail(exc)
         else:
-            await self.writer.flush(last=not more)
+            if not self._over:
+                await self.writer.flush(last=not more)
 
     async def fail(self, exc: Exception) -> None:
         """End the stream for what a hook raised.
 
         Not in the app's task: that is cancelled soon, and failure hooks and a slow client may take longer.
         """
+        self._failing = True
         done = anyio.Event()
         self._beside(partial(self._end, exc, done))
         await done.wait()
@@ -208,11 +216,15 @@ class EventReply:
 
     async def emit(self, chunk: Record) -> None:
         """Take one chunk from the iterator hooks: one they were given, or one of their own."""
-        if self.writer.closed:
+        if self._over:
             return
         source: sse.Event | None = getattr(chunk, "_event", None)
-        unchanged = source is not None and getattr(chunk, "_before", None) == sse.dumps(chunk)
-        await self._chunk(chunk, source, changed=not unchanged)
+        data = sse.dumps(chunk)
+        changed = source is None or getattr(chunk, "_before", None) != data
+        # A copy, for a hook may look at its chunk again, or yield it again, and must not find it edited.
+        copy = sse.json_of(sse.Event(data, data))
+        assert copy is not None  # noqa: S101  # it is what was just written
+        await self._chunk(copy, source, changed=changed)
         await self.writer.flush()
 
     async def stop(self) -> bool:
@@ -221,7 +233,7 @@ class EventReply:
         Returns:
             True if it was early.
         """
-        if self._complete or self.writer.closed:
+        if self._complete or self._over:
             return False
         await self._release()
         for chunk in self._stream.message_end("", "stop"):
@@ -232,7 +244,7 @@ class EventReply:
         return True
 
     async def _event(self, event: sse.Event) -> None:
-        if self.writer.closed:
+        if self._over:
             return
         chunk = sse.json_of(event)
         if chunk is None:
