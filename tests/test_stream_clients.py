@@ -103,9 +103,7 @@ class Returns(Hooks):
     """An iterator hook that returns at the secret."""
 
     async def async_post_call_streaming_iterator_hook(self, response):
-        async for chunk in response:
-            if "secret" in str(chunk):
-                return
+        while "secret" not in str(chunk := await anext(response)):
             yield chunk
 
 
