@@ -109,7 +109,7 @@ class Delivery:
         """Yield what runs beside the app from the start."""
         exchange, plan = self._exchange, self._plan
         if plan.log.pre_api_call:
-            yield partial(self._account.log_pre_api_call, exchange.call)
+            yield exchange.log_pre_api_call
         if plan.moderation:
             self._hold = Hold(self._outlet, self._settings.moderation_buffer)
             self._out = self._hold
@@ -269,7 +269,7 @@ class Delivery:
     async def _stream_errored(self, chunk: Json) -> None:
         """Account for an error that the app reports inside its stream; it passes on as it is."""
         if not self._account.settled:
-            await self._fail(UpstreamError(200, orjson.dumps(chunk), {}))
+            await self._fail(UpstreamError(502, orjson.dumps(chunk), {}))
 
     async def _generators_ended(self) -> None:
         if self._stream is not None and await self._stream.stop():

@@ -149,6 +149,13 @@ def replacement(kind: type[Record], result: Any) -> Record | None:
     return response
 
 
+def added_headers(result: Any) -> Mapping[Any, Any]:
+    """Read what a headers hook returned: headers by name, or nothing."""
+    if not isinstance(result, Mapping | None):
+        raise TypeError(f"a headers hook returned {type(result).__name__}; expected a dict or None")
+    return result or {}
+
+
 async def report_failure(
     hooks: Iterable[Hook], exc: Exception, request_data: dict[str, Any], caller: UserAPIKeyAuth
 ) -> GateError | None:

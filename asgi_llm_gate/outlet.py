@@ -76,13 +76,18 @@ class Outlet:
         self.truncated = self.truncated or len(chunk) > room
 
 
-def _with_headers(start: Message, added: Mapping[str, Any]) -> Message:
-    """Return a response start with more headers; what can't be a header is left out, and said."""
-    headers = list(start.get("headers", ()))
+def _with_headers(start: Message, added: Mapping[Any, Any]) -> Message:
+    """Return a response start with headers set; what can't be a header is left out, and said."""
+    headers: dict[bytes, bytes] = {}
     for name, value in added.items():
-        known = isinstance(value, str | int) and name.lower() not in FRAMING
-        if known and is_header(name, str(value)):
-            headers.append((name.lower().encode(), str(value).strip().encode()))
+        is_text = isinstance(name, str) and isinstance(value, str | int) and not isinstance(value, bool)
+        if is_text and name.lower() not in FRAMING and is_header(name, str(value)):
+            headers[name.lower().encode()] = str(value).strip().encode()
         else:
             logger.error("a headers hook returned what is no header: %r", name)
-    return {**start, "headers": headers}
+    kept = [pair for pair in start.get("headers", ()) if pair[0].lower() not in headers or pair[0].lower() == _COOKIE]
+    return {**start, "headers": [*kept, *headers.items()]}
+
+
+# The one header of which a response may have several that mean something each (RFC 6265 §3).
+_COOKIE = b"set-cookie"
