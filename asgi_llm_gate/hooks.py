@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_llm_gate.callhooks import STAGES, CallHooks
