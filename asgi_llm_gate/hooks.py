@@ -151,7 +151,7 @@ def replacement(kind: type[Record], result: Any) -> Record | None:
 
 def added_headers(result: Any) -> Mapping[Any, Any]:
     """Read what a headers hook returned: headers by name, or nothing."""
-    if not isinstance(result, Mapping | None):
+    if result and not isinstance(result, Mapping):
         raise TypeError(f"a headers hook returned {type(result).__name__}; expected a dict or None")
     return result or {}
 

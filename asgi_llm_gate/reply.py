@@ -22,7 +22,7 @@ logger = logging.getLogger("asgi_llm_gate")
 _OF_THE_BYTES = frozenset(
     {
         *(b"content-length", b"content-encoding", b"content-md5", b"content-digest", b"digest", b"repr-digest"),
-        *(b"etag", b"accept-ranges", b"transfer-encoding"),
+        *(b"etag", b"accept-ranges", b"content-range", b"transfer-encoding"),
     }
 )
 
