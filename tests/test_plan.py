@@ -38,7 +38,7 @@ class Callback(CallHooks):
             setattr(self, method, self._hook)
 
     async def _hook(self):
-        pass
+        """Do nothing."""
 
 
 def plan_of(*callbacks, **settings):
@@ -88,11 +88,11 @@ def test_a_synchronous_twin_counts_only_in_a_callback_without_the_asynchronous_o
 def test_an_asynchronous_method_counts_wherever_it_is_inherited_from():
     class Base(CallHooks):
         async def async_log_success_event(self):
-            pass
+            """Do nothing."""
 
     class Child(Base):
         def log_success_event(self):
-            pass
+            """Do nothing."""
 
     assert [hook.name for hook in plan_of(Child()).log.success_event] == ["Child.async_log_success_event"]
 
