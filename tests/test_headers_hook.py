@@ -81,15 +81,10 @@ async def test_every_answer_has_what_the_hooks_add_beside_its_own_and_each_hook_
     assert sorted(key for key, _ in response.headers[:-2]) == sorted(key for key, _ in bare.headers)
 
 
-class WithItems:
-    def items(self):
-        raise RuntimeError("in items")
+FAILING = [ValueError("x"), NO, "text", 5, [("x-a", "1")]]
 
 
-FAILING = [ValueError("x"), NO, "text", 5, [("x-a", "1")], WithItems()]
-
-
-@pytest.mark.parametrize("gives", FAILING, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("gives", FAILING, ids=repr)
 async def test_a_hook_that_fails_loses_only_its_own(gives, caplog):
     response = await answered("app", Adds({"x-first": "1"}), Adds(gives), Adds({"x-last": "2"}))
     assert response.headers[2:] == [("x-first", "1"), ("x-last", "2")]
@@ -108,7 +103,7 @@ async def test_a_hook_that_takes_too_long_loses_only_its_own(caplog):
     assert "Sleeps.async_post_call_response_headers_hook" in caplog.text
 
 
-@pytest.mark.parametrize("gives", [None, {}, False, ""], ids=repr)
+@pytest.mark.parametrize("gives", [None, {}], ids=repr)
 async def test_nothing_is_added_where_a_hook_gives_nothing(gives, caplog):
     response = await answered("app", Adds(gives))
     assert len(response.headers) == 2
@@ -137,6 +132,10 @@ PAIRS = [
     ("x-a", ["b"], None),
     ("x-a", {"b": 1}, None),
     ("x-a", 1.5, None),
+    ("x-a", True, None),
+    (b"x-a", "b", None),
+    (5, "b", None),
+    (None, "b", None),
     ("content-length", "1", None),
     ("Content-Length", "1", None),
     ("transfer-encoding", "chunked", None),
@@ -168,8 +167,9 @@ async def test_there_is_no_response_to_see_where_none_was_looked_at(name):
     assert adds.seen[0][2] is None
 
 
-async def test_the_same_name_in_a_later_hook_wins():
-    response = await answered("app", Adds({"x-a": "1"}), Adds({"x-a": "2"}))
+@pytest.mark.parametrize("gives", [[{"x-a": "1"}, {"X-A": "2"}], [{"x-a": "1", "X-A": "2"}]], ids=["two", "one"])
+async def test_of_the_same_name_the_last_one_goes_out(gives):
+    response = await answered("app", *map(Adds, gives))
     assert response.headers[2:] == [("x-a", "2")]
 
 
