@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from starlette.types import Message
 
-from asgi_llm_gate.body import MAX_DEPTH, RawHeaders, decompress, depth_exceeds
+from asgi_llm_gate.body import RawHeaders, decompress, is_too_deep
 from asgi_llm_gate.errors import GateError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Collected:
             data = orjson.loads(body)
         except (KeyError, ValueError, GateError) as exc:
             raise _unreadable(str(exc)) from exc
-        if not isinstance(data, dict) or depth_exceeds(data, MAX_DEPTH):
+        if not isinstance(data, dict) or is_too_deep(body, data):
             raise _unreadable("no JSON object, or one nested too deep")
         return data
 
