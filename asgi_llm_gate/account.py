@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import orjson
 
 from asgi_llm_gate import sse
@@ -41,7 +42,9 @@ class Account:
         self._call_type = call_type
         self._id = call_id
         self._start = datetime.now(UTC)
+        self._reached = False
         self._logged = False
+        self._telling = anyio.Lock(fast_acquire=True)
         self.settled = False
         self.failure: Exception | None = None
 
@@ -60,20 +63,32 @@ class Account:
         return await report_failure(self._plan.failure, exc, call.data, caller) or exc
 
     async def log_pre_api_call(self, call: CallData) -> None:
-        """Tell the log hooks that the call goes to the model."""
-        data = call.data
-        await self._tell(
-            self._plan.log.pre_api_call,
-            model=data.get("model"),
-            messages=data.get("messages", data.get("input", data.get("prompt"))),
-            kwargs=self._kwargs(call),
-        )
+        """Tell the log hooks that the call goes to the model; once, and before they are told how it ended."""
+        async with self._telling:
+            if self._reached:
+                return
+            self._reached = True
+            data = call.data
+            await self._tell(
+                self._plan.log.pre_api_call,
+                model=data.get("model"),
+                messages=data.get("messages", data.get("input", data.get("prompt"))),
+                kwargs=self._kwargs(call),
+            )
 
-    async def log_end(self, call: CallData, outlet: Outlet) -> None:
-        """Tell the log hooks how the call ended; once."""
+    async def log_end(self, call: CallData, outlet: Outlet, *, reached: bool = False) -> None:
+        """Tell the log hooks how the call ended; once.
+
+        Args:
+            call: The call's data.
+            outlet: Where its answer went.
+            reached: The call had gone to the model, which the hooks may not have been told yet.
+        """
         if self._logged or not self._plan.log:
             return
         self._logged = True
+        if reached:
+            await self.log_pre_api_call(call)
         hooks = self._plan.log
         event: dict[str, Any] = {"start_time": self._start, "end_time": datetime.now(UTC)}
         if self.failure is not None:
@@ -86,19 +101,19 @@ class Account:
         await self._tell(hooks.success_event, **event)
 
     async def _tell(self, hooks: tuple[Hook, ...], **event: Any) -> None:
+        if not hooks:
+            return
         pending = self._plan.pending
         if len(pending) >= MAX_PENDING:
             logger.error("%d calls wait for log hooks: an event is dropped", len(pending))
             return
-        pending.add(self._id)
+        ticket = object()
+        pending.add(ticket)
         try:
             for hook in hooks:
-                try:
-                    await hook(**event)
-                except Exception as exc:  # a log hook has nothing to refuse
-                    logger.error("%s raised", hook.name, exc_info=exc)
+                await _told(hook, event)
         finally:
-            pending.discard(self._id)
+            pending.discard(ticket)
 
     def _kwargs(self, call: CallData) -> dict[str, Any]:
         """Return what LiteLLM's log handlers look for in `kwargs`."""
@@ -116,15 +131,18 @@ class Account:
         }
 
     def _response(self, outlet: Outlet) -> Any:
-        """Return the answer as the client got it, a stream put together from its chunks."""
+        """Return the answer as the client got it, a stream put together; None for what can't be read."""
+        try:
+            return self._read(outlet)
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            return None
+
+    def _read(self, outlet: Outlet) -> Any:
         response: Any = None
         if is_event_stream(outlet.start):
             response = self._assembled(bytes(outlet.body))
         elif not outlet.truncated:
-            try:
-                response = orjson.loads(outlet.body)
-            except orjson.JSONDecodeError:
-                return None
+            response = orjson.loads(outlet.body)
         if outlet.truncated:
             response = {**(response or {}), "truncated": True}
         return as_record(response, self._endpoint.shape.Response)
@@ -134,8 +152,15 @@ class Account:
         if assembly is None:
             return None
         decoder = sse.Decoder(len(body) + 1)
-        for event in decoder.feed(body) + decoder.close():
+        for event in (*decoder.feed(body), *decoder.close()):
             chunk = sse.json_of(event)
             if chunk is not None:
                 assembly.add(chunk)
         return assembly.result()
+
+
+async def _told(hook: Hook, event: dict[str, Any]) -> None:
+    try:
+        await hook(**event)
+    except Exception as exc:  # a log hook has nothing to refuse
+        logger.error("%s raised", hook.name, exc_info=exc)

@@ -213,7 +213,7 @@ def decode(body: bytes, max_values: int) -> dict[str, Any]:
         raise GateError(400, f"The request body is not valid JSON: {exc}", code="invalid_json") from None
     if not isinstance(data, dict):
         raise GateError(400, "The request body must be a JSON object", code="invalid_json")
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_exceeds(data, MAX_DEPTH):
+    if is_too_deep(body, data):
         raise GateError(400, f"The JSON is nested more than {MAX_DEPTH} levels deep", code="json_too_deep")
     if not isinstance(data.get("stream"), bool | None):
         raise GateError(400, "'stream' must be true or false", param="stream", code="invalid_type")
@@ -239,6 +239,11 @@ def count_values(body: bytes, enough: int) -> int:
 
 def _separators(text: bytes) -> int:
     return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def is_too_deep(body: bytes, data: dict[str, Any]) -> bool:
+    """Tell whether a body and what it decodes to are nested more than `MAX_DEPTH` levels."""
+    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_exceeds(data, MAX_DEPTH)
 
 
 def depth_exceeds(data: Any, limit: int) -> bool:

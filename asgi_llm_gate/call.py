@@ -114,7 +114,7 @@ class CallData:
 
 def _client_metadata(metadata: Any) -> dict[str, Any]:
     """Return a copy of the client's metadata without the names that only the gate may set."""
-    if not isinstance(metadata, dict):
+    if not metadata or not isinstance(metadata, dict):
         return {}
     copied = orjson.loads(orjson.dumps(metadata))
     return {name: value for name, value in copied.items() if not name.startswith("user_api_key")}

@@ -46,7 +46,7 @@ class CallHooks:
     """
 
     async def async_pre_call_hook(
-        self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: str
+        self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any] | str | Exception | None:
         """Look at a call before it happens, and change or refuse it.
 
@@ -62,7 +62,7 @@ class CallHooks:
         """
 
     async def async_moderation_hook(
-        self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, call_type: str
+        self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, call_type: Any
     ) -> Any:
         """Judge a call while the model already works; raise, or return a string or an exception, to refuse it.
 

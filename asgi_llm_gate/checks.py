@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,17 @@ from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, by_call_type
 
 Check = Callable[[Any], Any]
+
+_ENVIRON = "os.environ/"
+
+# Characters of a value that a message shows; what is longer may be a secret in the wrong place.
+_MOST_SHOWN = 60
+
+_VISIBLE = re.compile(r"[!-~]+")
+
+# An own path: no dotted segment, nothing of an escape or of a URL's other parts, and no name in the braces.
+_SEGMENT = r"/(?!\.\.?(?:/|$))[^/\\;%#?{}\x00- \x7f-\U0010ffff]+"
+_PATH = re.compile(rf"(?:{_SEGMENT}|/\{{\}}(?=/))+")
 
 
 class WrongValueError(Exception):
@@ -36,6 +48,30 @@ class FromEnviron(str):
         return "what the environment variable holds"
 
 
+def resolved(value: Any, environ: Mapping[str, str], at: str = "") -> Any:
+    """Replace ``os.environ/NAME`` by the variable, at any depth.
+
+    Raises:
+        WrongValueError: There is no such variable.
+    """
+    if isinstance(value, str) and value.startswith(_ENVIRON):
+        name = value.removeprefix(_ENVIRON)
+        if name not in environ:
+            raise WrongValueError(f"the environment variable {name} is not set", at)
+        return FromEnviron(environ[name])
+    if isinstance(value, Mapping):
+        return {key: resolved(item, environ, f"{at}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [resolved(item, environ, f"{at}[{index}]") for index, item in enumerate(value)]
+    return value
+
+
+def shown(value: Any) -> str:
+    """Return what a message shows of a value: a word or a number itself, of all else the type."""
+    text = repr(value) if isinstance(value, str | float | int | None) else ""
+    return text if 0 < len(text) <= _MOST_SHOWN else type(value).__name__
+
+
 def _value(given: Any) -> Any:
     if isinstance(given, FromEnviron):
         try:
@@ -48,7 +84,7 @@ def _value(given: Any) -> Any:
 def _boolean(given: Any) -> bool:
     value = _value(given)
     if not isinstance(value, bool):
-        raise WrongValueError(f"expected true or false, got {given!r}")
+        raise WrongValueError(f"expected true or false, got {shown(given)}")
     return value
 
 
@@ -56,7 +92,7 @@ def _whole(least: int) -> Check:
     def check(given: Any) -> int:
         value = _value(given)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise WrongValueError(f"expected a whole number from {least}, got {given!r}")
+            raise WrongValueError(f"expected a whole number from {least}, got {shown(given)}")
         return value
 
     return check
@@ -64,8 +100,8 @@ def _whole(least: int) -> Check:
 
 def _seconds(given: Any) -> float:
     value = _value(given)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise WrongValueError(f"expected a number of seconds, got {given!r}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
+        raise WrongValueError(f"expected a number of seconds, got {shown(given)}")
     return float(value)
 
 
@@ -81,7 +117,7 @@ def _one_of(*words: str, later: tuple[str, ...] = ()) -> Check:
         if value in later:
             raise WrongValueError(f"{value} is not served by this version, only {' or '.join(words)}")
         if value not in words:
-            raise WrongValueError(f"expected {' or '.join(words)}, got {value!r}")
+            raise WrongValueError(f"expected {' or '.join(words)}, got {shown(value)}")
         return str(value)
 
     return check
@@ -109,7 +145,10 @@ def _some_names(value: Any) -> tuple[str, ...]:
 
 
 def _key(value: Any) -> str | None:
-    return None if value is None else _text(value)
+    key = None if value is None else _text(value)
+    if key is not None and not _VISIBLE.fullmatch(key):
+        raise WrongValueError("holds a character that an API key can't have")
+    return key
 
 
 def _cache(value: Any) -> DualCache | None:
@@ -151,14 +190,15 @@ def _paths(value: Any) -> dict[str, str]:
 
 
 def _path(path: Any) -> str:
-    if not isinstance(path, str) or not path.startswith("/") or path.endswith("/"):
-        raise WrongValueError("a path begins with a slash and ends with none")
+    """Refuse a path that no request has in its plain form: its calls would pass unseen."""
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise WrongValueError("expected a path such as /v2/ask, where a segment but the last may be {}")
     return path
 
 
 def _call_type(word: Any) -> str:
     if not isinstance(word, str) or (word != PASS and by_call_type(word) is None):
-        raise WrongValueError(f"expected a call type such as completion, or pass, got {word!r}")
+        raise WrongValueError(f"expected a call type such as completion, or pass, got {shown(word)}")
     return str(word)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asgi_llm_gate.checks import CHECKS, FromEnviron, WrongValueError
-from asgi_llm_gate.config_file import ConfigError, read
+from asgi_llm_gate.checks import CHECKS, FromEnviron, WrongValueError, resolved, shown
+from asgi_llm_gate.config_file import ConfigError, one_line, read
 from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
 from asgi_llm_gate.settings import Keywords, Settings
 
@@ -19,8 +19,6 @@ __all__ = ["ConfigError", "Keywords", "Settings", "load_settings"]
 logger = logging.getLogger("asgi_llm_gate")
 
 CONFIG_VARIABLE = "ASGI_LLM_GATE_CONFIG"
-
-_ENVIRON = "os.environ/"
 
 # Where LiteLLM's file has a setting; all others stand under `gate_settings`.
 _LITELLM_SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -44,8 +42,11 @@ _PLACES: Mapping[str, str] = {
 _ENTRY = ("model_name", "litellm_params")
 _ENTRY_PARAMS = ("model", "api_base", "api_key", "extra_headers", "timeout")
 
-# Settings of later versions that guard something: to pass them over would leave a hole.
-_NOT_SERVED = ("inspector", "keys", "lease_seconds", "redis_url", "strict", "teams", "users")
+# What guards something in a later version, or in LiteLLM: to pass it over would leave a hole.
+_LATER = ("inspector", "keys", "lease_seconds", "on_store_error", "redis_url", "strict", "teams", "users")
+_NOT_SERVED = frozenset(
+    {"guardrails", "include", "litellm_settings.guardrails", *(f"gate_settings.{name}" for name in _LATER)}
+)
 
 
 def load_settings(
@@ -67,15 +68,21 @@ def load_settings(
     environ = os.environ if environ is None else environ
     if config is None and not keywords:
         config = environ.get(CONFIG_VARIABLE) or None
-    if config is None or isinstance(config, Mapping):
-        base, content, prefix = None, config or {}, ""
-    else:
-        path = Path(config)
-        base, content, prefix = path.parent, read(path), f"{path}: "
+    base, content, prefix = _source(config)
     from_file = _checked(_file_settings, content, environ, base, prefix)
     given = _checked(_keywords, keywords, environ, base, "")
     callbacks = (*from_file.get("callbacks", ()), *given.get("callbacks", ()))
     return Settings(**{**from_file, **given, "callbacks": callbacks})
+
+
+def _source(config: Any) -> tuple[Path | None, Mapping[Any, Any], str]:
+    """Return the folder of a configuration, its content, and how messages about it begin."""
+    if isinstance(config, Mapping | None):
+        return None, config or {}, ""
+    if not isinstance(config, str | os.PathLike):
+        raise ConfigError(f"config: expected a path or a mapping, got {type(config).__name__}")
+    path = Path(os.fsdecode(config))
+    return path.parent, read(path), f"{path}: "
 
 
 class _MistakeError(Exception):
@@ -102,31 +109,21 @@ def _checked(
 ) -> dict[str, Any]:
     """Return the settings that are found in some content, checked, with what is given by name loaded."""
     try:
-        found = list(find(_resolved(content, environ, "")))
-        return {setting.name: _check(setting, environ, base) for setting in found}
+        found = list(find(content))
+        settings = {setting.name: _check(setting, environ, base) for setting in found}
     except _MistakeError as mistake:
         raise ConfigError(f"{prefix}{mistake}") from mistake.__cause__
     except RecursionError as exc:
         raise ConfigError(f"{prefix}nested too deep") from exc
-
-
-def _resolved(value: Any, environ: Mapping[str, str], where: str) -> Any:
-    """Replace ``os.environ/NAME`` by the variable, at any depth."""
-    if isinstance(value, str) and value.startswith(_ENVIRON):
-        name = value.removeprefix(_ENVIRON)
-        if name not in environ:
-            raise _MistakeError(where, f"the environment variable {name} is not set")
-        return FromEnviron(environ[name])
-    if isinstance(value, Mapping):
-        return {k: _resolved(v, environ, f"{where}.{k}" if where else str(k)) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_resolved(item, environ, f"{where}[{index}]") for index, item in enumerate(value)]
-    return value
+    settings.pop("cache_params", None)  # there is nothing to set yet
+    return settings
 
 
 def _file_settings(content: Mapping[Any, Any]) -> Iterator[_Found]:
     """Yield each setting of a file."""
     for section, values in content.items():
+        if section in _NOT_SERVED:
+            raise _MistakeError(section, "not served by this version")
         if section == "model_list":
             yield _Found(section, section, values)
         elif section not in _SECTIONS:
@@ -140,24 +137,14 @@ def _file_settings(content: Mapping[Any, Any]) -> Iterator[_Found]:
 
 def _setting(section: str, name: Any, value: Any) -> Iterator[_Found]:
     where = f"{section}.{name}"
-    if section == "gate_settings" and name in _NOT_SERVED:
+    if where in _NOT_SERVED:
         raise _MistakeError(where, "not served by this version")
     if name not in _SECTIONS[section]:
         _warn(where, name, _SECTIONS[section])
     elif value is None:
         raise _MistakeError(where, "expected a value, got nothing")
-    elif name == "cache_params":
-        _check_cache_params(where, value)
     else:
         yield _Found(name, where, value)
-
-
-def _check_cache_params(where: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise _MistakeError(where, f"expected settings by name, got {type(value).__name__}")
-    if value.get("type") != "local":
-        raise _MistakeError(f"{where}.type", f"{value.get('type')} is not served by this version, only local")
-    _warn_of_others(where, value, ("type",))
 
 
 def _keywords(keywords: Mapping[str, Any]) -> Iterator[_Found]:
@@ -173,8 +160,8 @@ def _warn_of_others(where: str, values: Any, known: tuple[str, ...]) -> None:
             _warn(f"{where}.{name}", name, known, places={})
 
 
-def _warn(where: str, name: object, known: tuple[str, ...], places: Mapping[str, str] = _PLACES) -> None:
-    logger.warning("%s is not a setting of the gate%s", where, _hint(name, known, places))
+def _warn(where: object, name: object, known: tuple[str, ...], places: Mapping[str, str] = _PLACES) -> None:
+    logger.warning("%s is not a setting of the gate%s", one_line(str(where)), _hint(name, known, places))
 
 
 def _hint(name: object, known: tuple[str, ...], places: Mapping[str, str] | None = None) -> str:
@@ -189,37 +176,55 @@ def _check(setting: _Found, environ: Mapping[str, str], base: Path | None) -> An
     name, where, value = setting
     try:
         if name == "callbacks":
-            return _callbacks(value, base)
+            return _callbacks(value, environ, base)
+        value = resolved(value, environ)
         if name == "custom_auth":
             return _function(value, base)
         if name == "model_list":
             return _model_list(value, environ)
+        if name == "cache_params":
+            return _cache_params(value)
         return CHECKS[name](value)
     except WrongValueError as exc:
         raise _MistakeError(where + exc.at, exc) from exc.__cause__
 
 
-def _callbacks(value: Any, base: Path | None) -> tuple[object, ...]:
-    if isinstance(value, list | tuple):
-        return tuple(_callback(item, base, f"[{index}]") for index, item in enumerate(value))
-    return (_callback(value, base, ""),)
+def _callbacks(value: Any, environ: Mapping[str, str], base: Path | None) -> tuple[object, ...]:
+    if type(value) in (list, tuple):
+        return tuple(_callback(item, environ, base, f"[{index}]") for index, item in enumerate(value))
+    return (_callback(value, environ, base, ""),)
 
 
-def _callback(item: Any, base: Path | None, at: str) -> object:
+def _callback(item: Any, environ: Mapping[str, str], base: Path | None, at: str) -> object:
+    if isinstance(item, str):
+        return _loaded(load_callback, resolved(item, environ, at), base, at)
     try:
-        return load_callback(item, base) if isinstance(item, str) else as_callback(item)
+        return as_callback(item)
     except LoadError as exc:
         raise WrongValueError(exc, at) from (exc.__cause__ or exc)
 
 
 def _function(value: Any, base: Path | None) -> Any:
-    try:
-        found = load(value, base) if isinstance(value, str) else value
-    except LoadError as exc:
-        raise WrongValueError(exc) from (exc.__cause__ or exc)
+    found = _loaded(load, value, base) if isinstance(value, str) else value
     if found is not None and not callable(found):
-        raise WrongValueError(f"expected a function or its name, got {value!r}")
+        raise WrongValueError(f"expected a function or its name, got {shown(value)}")
     return found
+
+
+def _loaded(how: Callable[[str, Path | None], object], name: str, base: Path | None, at: str = "") -> object:
+    try:
+        return how(name, base)
+    except LoadError as exc:
+        what = f"{name!r} can't be loaded" if isinstance(name, FromEnviron) else exc
+        raise WrongValueError(what, at) from (exc.__cause__ or exc)
+
+
+def _cache_params(value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise WrongValueError(f"expected settings by name, got {type(value).__name__}")
+    if value.get("type") != "local":
+        raise WrongValueError(f"only local is served by this version, got {shown(value.get('type'))}", ".type")
+    _warn_of_others(_PLACES["cache_params"], value, ("type",))
 
 
 def _model_list(value: Any, environ: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:

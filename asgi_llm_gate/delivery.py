@@ -17,7 +17,16 @@ from asgi_llm_gate.moderation import Hold, Moderation
 from asgi_llm_gate.nest import Nest
 from asgi_llm_gate.record import as_record
 from asgi_llm_gate.rejections import answer_to, as_error
-from asgi_llm_gate.reply import PAST_SEND, Collected, Collector, Reply, has_whole_body, is_event_stream, is_json
+from asgi_llm_gate.reply import (
+    PAST_SEND,
+    Collected,
+    Collector,
+    Reply,
+    has_whole_body,
+    is_encoded,
+    is_event_stream,
+    is_json,
+)
 from asgi_llm_gate.running import Running, WatchedReceive
 from asgi_llm_gate.stream import TextEditor
 
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     from asgi_llm_gate.exchange import Exchange
     from asgi_llm_gate.reply import Handler
     from asgi_llm_gate.running import Work
+    from asgi_llm_gate.shapes import Json
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -50,6 +60,7 @@ class Delivery:
         self._hold: Hold | None = None
         self._moderation: Moderation | None = None
         self._stream: EventReply | None = None
+        self._nest: Nest | None = None
 
     async def run(self, body: bytes) -> None:
         """Have the app answer."""
@@ -62,29 +73,33 @@ class Delivery:
         receive = WatchedReceive(body, self._exchange.receive)
         self._running = Running(receive, self._settings.cancel_grace, self._client_gone)
         self._outlet.completed = self._completed
+        self._outlet.delivered = self._running.delivered
         beside = list(self._beside())
         try:
             await self._running.run(partial(self._app, scope, receive), beside)
         except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(self._settings.shutdown_timeout, shield=True):
-                await self._client_gone()
-                await self._log()
+            await self._exchange.abandoned(reached=True)
             raise
         except Exception as exc:
             await self._app_failed(exc)
             raise
         else:
             if not self._account.settled:
-                await self._fail(RuntimeError("the app returned before its response was complete"))
+                await self._app_failed(RuntimeError("the app returned before its response was complete"))
         finally:
             await self._log()
 
     async def _app(self, scope: Scope, receive: Receive) -> None:
-        await self._plan.app(scope, receive, Reply(self._out, self._choose))
+        try:
+            await self._plan.app(scope, receive, Reply(self._out, self._choose))
+        finally:
+            if self._nest is not None:
+                self._nest.cancel()
 
     def _scope(self, body: bytes) -> Scope:
         plan = self._plan
-        reads = bool(plan.success or plan.text or plan.iterator or self._settings.moderation_mode == "cut")
+        looks = plan.success or plan.text or plan.iterator or plan.failure or plan.log
+        reads = bool(looks or self._settings.moderation_mode == "cut")
         scope = {**self._exchange.scope, "headers": self._exchange.head.for_app(body, identity=reads)}
         if scope.get("extensions") and (plan.success or plan.watches):
             scope["extensions"] = {k: v for k, v in scope["extensions"].items() if k not in PAST_SEND}
@@ -94,7 +109,7 @@ class Delivery:
         """Yield what runs beside the app from the start."""
         exchange, plan = self._exchange, self._plan
         if plan.log.pre_api_call:
-            yield partial(self._account.log_pre_api_call, exchange.call)
+            yield exchange.log_pre_api_call
         if plan.moderation:
             self._hold = Hold(self._outlet, self._settings.moderation_buffer)
             self._out = self._hold
@@ -112,10 +127,11 @@ class Delivery:
         if start["status"] >= 400:
             wanted = bool(plan.failure or plan.log)
         elif is_event_stream(start):
-            return self._event_reply(start)
+            whole = self._exchange.head.method != "HEAD" and start["status"] not in {204, 205, 304}
+            return self._event_reply(start) if whole else None
         else:
             wanted = bool(plan.success) and has_whole_body(start) and is_json(start)
-        if not wanted or self._exchange.head.method == "HEAD":
+        if not wanted or (self._exchange.head.method == "HEAD" and start["status"] < 400):
             return None
         return Collector(start, self._finish, self._overflow, self._settings.max_response_bytes)
 
@@ -125,6 +141,8 @@ class Delivery:
         stream = exchange.endpoint.shape.open_stream() if plan.text or plan.iterator or cut else None
         if stream is None:
             return None
+        if is_encoded(start):
+            return Collector(start, self._unreadable, self._unreadable, 0)
         if cut and self._hold is not None:
             self._running.start(self._hold.open)
         arguments = {"user_api_key_dict": exchange.caller, "request_data": exchange.call.data}
@@ -135,6 +153,8 @@ class Delivery:
             stream=stream,
             editor=editor,
             failed=self._stream_failed,
+            errored=self._stream_errored,
+            beside=self._running.start,
             max_event_bytes=self._settings.max_event_bytes,
         )
         self._stream = reply
@@ -143,13 +163,14 @@ class Delivery:
             nest = Nest(
                 plan.iterator, arguments, kind, emit=reply.emit, failed=reply.fail, ended=self._generators_ended
             )
+            self._nest = nest
             reply.nest_in(nest, kind)
             self._running.start(nest.run)
         return reply
 
     async def _finish(self, collected: Collected) -> None:
         """Have the hooks look at a whole response, and send what they make of it."""
-        if self._moderation is not None and not await self._moderation.verdict():
+        if not await self._may_answer():
             return
         if collected.status >= 400:
             await self._upstream_failed(collected)
@@ -170,10 +191,12 @@ class Delivery:
             # What an earlier hook put inside may be plain dicts.
             response = as_record(response, kind)
             result = await hook(
-                replacement, data=exchange.call.data, user_api_key_dict=exchange.caller, response=response
+                partial(replacement, kind),
+                data=exchange.call.data,
+                user_api_key_dict=exchange.caller,
+                response=response,
             )
-            if result is not None:
-                response = as_record(result, kind)
+            response = response if result is None else result
         exchange.response = response
         try:
             after = orjson.dumps(response)
@@ -194,40 +217,59 @@ class Delivery:
             await self._answer(told, self._out)
 
     async def _overflow(self) -> None:
-        if self._moderation is None or await self._moderation.verdict():
+        if await self._may_answer():
             error = GateError(502, "The app's response is too large to look at", code="response_too_large")
             await self._exchange.refuse(error)
+
+    async def _unreadable(self, _collected: Collected | None = None) -> None:
+        if await self._may_answer():
+            logger.error("the app's stream can't be looked at: it has a content-encoding")
+            await self._exchange.refuse(
+                GateError(502, "The app's response can't be looked at", code="invalid_response")
+            )
+
+    async def _may_answer(self) -> bool:
+        """Wait for the moderation's verdict; False if the call has ended without the app."""
+        good = self._moderation is None or await self._moderation.verdict()
+        return good and not self._account.settled
 
     async def _app_failed(self, exc: Exception) -> None:
         """Account for what the app raised; the host answers, unless a failure hook does."""
         if not self._account.settled:
             told = await self._fail(exc)
+            self._outlet.completed = self._outlet.delivered = None
+            if self._stream is not None and self._outlet.started:
+                await self._stream.broken(as_error(told))
             if told is not exc and not self._outlet.started:
                 await self._answer(told, self._outlet)
 
     async def _condemned(self, exc: Exception) -> None:
         """Answer for a moderation hook's refusal, without waiting for the app to stop."""
-        if self._account.settled:
+        if self._account.settled and self._outlet.started:
             return
         self._running.end()
-        if self._hold is not None and not self._outlet.started:
-            self._hold.close()
-        if self._stream is not None:
+        if self._stream is not None and self._outlet.started:
             await self._stream.fail(exc)
-        else:
-            await self._exchange.refuse(exc)
+            return
+        if self._hold is not None:
+            self._hold.close()
+        told = exc if self._account.settled else await self._fail(exc)
+        await self._answer(told, self._outlet)
 
     async def _stream_failed(self, exc: Exception) -> Exception | None:
         """Account for what ends a stream early; answer for it if nothing has gone out."""
-        if self._account.settled:
-            return None
         self._running.end()
         self._stop_moderation()
-        told = await self._fail(exc)
+        told = exc if self._account.settled else await self._fail(exc)
         if self._outlet.started:
             return told if isinstance(told, Rejection) else as_error(told)
         await self._answer(told, self._outlet)
         return None
+
+    async def _stream_errored(self, chunk: Json) -> None:
+        """Account for an error that the app reports inside its stream; it passes on as it is."""
+        if not self._account.settled:
+            await self._fail(UpstreamError(502, orjson.dumps(chunk), {}))
 
     async def _generators_ended(self) -> None:
         if self._stream is not None and await self._stream.stop():
@@ -236,7 +278,7 @@ class Delivery:
     async def _client_gone(self) -> None:
         if not self._account.settled:
             self._stop_moderation()
-            await self._fail(GateError(499, "The client closed the connection", code="client_disconnected"))
+            await self._exchange.abandoned(reached=True)
 
     def _stop_moderation(self) -> None:
         if self._moderation is not None:
@@ -253,7 +295,7 @@ class Delivery:
             self._running.start(self._log)
 
     async def _log(self) -> None:
-        await self._account.log_end(self._exchange.call, self._outlet)
+        await self._exchange.log_end(reached=True)
 
     async def _fail(self, exc: Exception) -> Exception:
         return await self._account.failed(exc, self._exchange.call, self._exchange.caller)

@@ -145,17 +145,23 @@ class Routes:
         return None
 
     def _match(self, path: str) -> Endpoint | None:
-        path = path.removesuffix("/")
-        rows = self._by_last_segment.get(path.rpartition("/")[2].lower())
-        row = next((row for row in rows if _fits(row, path.lower())), None) if rows else None
-        return None if row is None or row.call_type == PASS else row
+        path = path.removesuffix("/").lower()
+        for row in self._by_last_segment.get(path.rpartition("/")[2], ()):
+            if _fits(row, path):
+                return None if row.call_type == PASS else row
+        return None
 
 
 def _fits(endpoint: Endpoint, path: str) -> bool:
-    wanted = endpoint.suffix.split("/")[1:]
-    prefix, *found = path.rsplit("/", len(wanted))
-    if len(found) != len(wanted) or any(want not in {"{}", have} for want, have in zip(wanted, found, strict=True)):
-        return False
+    if "{}" not in endpoint.suffix:
+        if not path.endswith(endpoint.suffix):
+            return False
+        prefix = path.removesuffix(endpoint.suffix)
+    else:
+        wanted = endpoint.suffix.split("/")[1:]
+        prefix, *found = path.rsplit("/", len(wanted))
+        if len(found) != len(wanted) or any(want not in {"{}", have} for want, have in zip(wanted, found, strict=True)):
+            return False
     return not endpoint.general or not prefix or bool(_API_PREFIX.fullmatch(prefix))
 
 

@@ -20,7 +20,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 # Headers of an exception that would contradict the envelope's own framing.
-_FRAMING = frozenset({"connection", "content-encoding", "content-length", "content-type", "transfer-encoding"})
+FRAMING = frozenset({"connection", "content-encoding", "content-length", "content-type", "transfer-encoding"})
 
 
 class GateError(Exception):
@@ -126,7 +126,7 @@ def error_answer(error: GateError, request_id: str | None = None) -> Answer:
     """Render an error in the envelope, with an ``x-request-id`` that clients show as ``request_id``."""
     headers = {b"x-request-id": (request_id or new_request_id()).encode()}
     for name, value in error.headers.items():
-        if name.lower() not in _FRAMING and is_header(name, value):
+        if name.lower() not in FRAMING and is_header(name, value):
             headers[name.lower().encode()] = value.strip().encode()
     return Answer(error.status_code, orjson.dumps({"error": error_fields(error)}), headers=tuple(headers.items()))
 

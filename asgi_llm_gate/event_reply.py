@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import orjson
 
 from asgi_llm_gate import sse
 from asgi_llm_gate.errors import GateError, Rejection, error_fields
@@ -14,11 +13,12 @@ from asgi_llm_gate.record import Record, as_record
 from asgi_llm_gate.reply import without_bytes_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.types import Message, Send
 
     from asgi_llm_gate.nest import Nest
+    from asgi_llm_gate.running import Work
     from asgi_llm_gate.shapes import Json, Stream
     from asgi_llm_gate.stream import TextEditor
 
@@ -43,17 +43,31 @@ class EventWriter:
         self._out: list[bytes] = []
         self._preamble = True
         self._names: bool | None = None
+        self._whole = True
         # An end may come from another task than the app's.
         self._sending = anyio.Lock(fast_acquire=True)
         self.closed = False
 
+    @property
+    def started(self) -> bool:
+        """The response start has been sent."""
+        return self._start is None
+
     def put(self, event: bytes) -> None:
-        """Add an event to what goes out next."""
+        """Add an event to what goes out next; nothing, once the stream has its end."""
+        if self.closed:
+            return
+        if not self._whole:
+            # The app's stream ended inside of an event: what follows must not run into it.
+            self._out.append(b"\n\n")
         self._out.append(event)
+        self._whole = sse.is_whole(event)
         self._preamble = False
 
     def put_chunk(self, chunk: Json, event: sse.Event | None = None, *, changed: bool = True) -> None:
         """Add a chunk: as the event that brought it, its very bytes where nothing changed, or as one of its own."""
+        if self.closed:
+            return
         opens = self._preamble and self._stream.is_preamble(chunk)
         changed = self._stream.seen(chunk) or changed
         if event is None:
@@ -62,13 +76,14 @@ class EventWriter:
             if self._names is None:
                 # Where the app's events have no names, those of the gate have none either.
                 self._names = sse.names_event(event)
-            self.put(event.with_data(orjson.dumps(chunk)).raw if changed else event.raw)
+            self.put(event.with_data(sse.dumps(chunk)).raw if changed else event.raw)
         self._preamble = opens
 
     async def flush(self, *, last: bool = False) -> None:
         """Send what has come together, unless it only opens the stream."""
         async with self._sending:
-            if not self.closed and (last or not self._preamble or len(self._out) > _MAX_PREAMBLE):
+            started = self._start is None
+            if not self.closed and (last or started or not self._preamble or len(self._out) > _MAX_PREAMBLE):
                 self.closed = last
                 await self._send_out(last=last)
 
@@ -82,22 +97,23 @@ class EventWriter:
             if self.closed:
                 return
             self.closed = True
-            self._out.clear()
             exc = await resolve()
+            self._out.clear()
             if exc is not None:
-                self._put_end(exc)
+                self._out.extend(self._end_of(exc))
                 await self._send_out(last=True)
 
-    def _put_end(self, exc: Exception) -> None:
+    def _end_of(self, exc: Exception) -> Iterator[bytes]:
         if isinstance(exc, Rejection):
             chunks = self._stream.message_end(exc.message, "content_filter")
         else:
             assert isinstance(exc, GateError)  # noqa: S101  # what `resolve` returns
             chunks = self._stream.error_end(error_fields(exc))
         for chunk in chunks:
-            self.put_chunk(chunk)
+            self._stream.seen(chunk)
+            yield sse.encode(chunk, self._stream.event_name(chunk))
         if self._stream.ends_with_done:
-            self.put(sse.DONE)
+            yield sse.DONE
 
     async def _send_out(self, *, last: bool) -> None:
         if self._start is not None:
@@ -118,6 +134,8 @@ class EventReply:
         stream: The reader of the endpoint's streams.
         editor: What the text hooks are called through; None if there are none.
         failed: Is told of what a hook raised. Returns what to tell the client, or None if it has been answered.
+        errored: Is told of a chunk in which the app reports an error of its own.
+        beside: Starts a task beside the app.
         max_event_bytes: The most bytes one event may have.
     """
 
@@ -129,25 +147,36 @@ class EventReply:
         stream: Stream,
         editor: TextEditor | None,
         failed: Callable[[Exception], Awaitable[Exception | None]],
+        errored: Callable[[Json], Awaitable[None]],
+        beside: Callable[[Work], None],
         max_event_bytes: int,
     ) -> None:
         self._stream = stream
         self._editor = editor
         self._failed = failed
+        self._errored = errored
+        self._beside = beside
         self._decoder = sse.Decoder(max_event_bytes)
         self._nest: Nest | None = None
         self._kind = Record
         self._complete = False
+        self._failing = False
         self.writer = EventWriter(without_bytes_headers(start), send, stream)
-        self.error: Json | None = None
 
     def nest_in(self, nest: Nest, kind: type[Record]) -> None:
         """Hand the chunks through iterator hooks, as records of a kind, before the text hooks see them."""
         self._nest = nest
         self._kind = kind
 
+    @property
+    def _over(self) -> bool:
+        """What the app and its hooks still say goes nowhere."""
+        return self._failing or self.writer.closed
+
     async def __call__(self, message: Message) -> None:
         """Take one body message of the app."""
+        if self._over:
+            return
         more = message.get("more_body", False)
         try:
             for event in self._decoder.feed(message.get("body", b"")):
@@ -159,21 +188,47 @@ class EventReply:
         except Exception as exc:
             await self.fail(exc)
         else:
-            await self.writer.flush(last=not more)
+            if not self._over:
+                await self.writer.flush(last=not more)
 
     async def fail(self, exc: Exception) -> None:
-        """End the stream for what a hook raised."""
+        """End the stream for what a hook raised.
+
+        Not in the app's task: that is cancelled soon, and failure hooks and a slow client may take longer.
+        """
+        self._failing = True
+        done = anyio.Event()
+        self._beside(partial(self._end, exc, done))
+        await done.wait()
+
+    async def _end(self, exc: Exception, done: anyio.Event) -> None:
         if isinstance(exc, sse.EventTooLargeError):
             exc = GateError(502, "An event of the stream is too large to look at", code="response_too_large")
         # What was said before goes out, however the app's messages were cut.
         await self.writer.flush()
         await self.writer.end(partial(self._failed, exc))
+        done.set()
+
+    async def broken(self, error: GateError) -> None:
+        """Take a break of the app in mid-stream: let go of what is held, and say so; the stream stays unended."""
+        if self.writer.closed or not self.writer.started:
+            return
+        await self._release()
+        for chunk in self._stream.error_end(error_fields(error)):
+            self.writer.put_chunk(chunk)
+        await self.writer.flush()
 
     async def emit(self, chunk: Record) -> None:
         """Take one chunk from the iterator hooks: one they were given, or one of their own."""
+        if self._over:
+            return
         source: sse.Event | None = getattr(chunk, "_event", None)
-        unchanged = source is not None and getattr(chunk, "_before", None) == orjson.dumps(chunk)
-        await self._chunk(chunk, source, changed=not unchanged)
+        data = sse.dumps(chunk)
+        changed = source is None or getattr(chunk, "_before", None) != data
+        # A copy, for a hook may look at its chunk again, or yield it again, and must not find it edited.
+        copy = sse.json_of(sse.Event(data, data))
+        assert copy is not None  # noqa: S101  # it is what was just written
+        await self._chunk(copy, source, changed=changed)
         await self.writer.flush()
 
     async def stop(self) -> bool:
@@ -182,7 +237,7 @@ class EventReply:
         Returns:
             True if it was early.
         """
-        if self._complete or self.writer.closed:
+        if self._complete or self._over:
             return False
         await self._release()
         for chunk in self._stream.message_end("", "stop"):
@@ -193,24 +248,26 @@ class EventReply:
         return True
 
     async def _event(self, event: sse.Event) -> None:
-        if self.writer.closed:
+        if self._over:
             return
         chunk = sse.json_of(event)
         if chunk is None:
-            if event.is_done:
+            if event.is_done or not sse.is_whole(event.raw):
                 await self._all_said()
             self.writer.put(event.raw)
+        elif chunk.get("error"):
+            # The app's own error is no chunk to iterate over; what was said before it comes first.
+            await self._errored(chunk)
+            await self._all_said()
+            await self._chunk(chunk, event, changed=False)
         elif self._nest is None:
             await self._chunk(chunk, event, changed=False)
         else:
             record = as_record(chunk, self._kind)
-            record._event, record._before = event, orjson.dumps(record)  # noqa: SLF001  # kept off the wire
+            record._event, record._before = event, sse.dumps(record)  # noqa: SLF001  # kept off the wire
             await self._nest.push(record)
 
     async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool) -> None:
-        if chunk.get("error"):
-            self.error = chunk
-            await self._release()
         if self._editor is not None:
             before, edited = await self._editor.edit(chunk)
             changed = changed or edited
@@ -224,7 +281,7 @@ class EventReply:
             self._complete = True
             if self._nest is not None:
                 await self._nest.push(None)
-            await self._release()
+        await self._release()
 
     async def _release(self) -> None:
         if self._editor is not None:

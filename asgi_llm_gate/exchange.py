@@ -6,6 +6,8 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from asgi_llm_gate.account import Account
 from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
 from asgi_llm_gate.body import Head, Replay, decode, read_body
@@ -14,7 +16,7 @@ from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.delivery import Delivery
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
 from asgi_llm_gate.fields import require, require_user
-from asgi_llm_gate.hooks import new_data
+from asgi_llm_gate.hooks import added_headers, new_data
 from asgi_llm_gate.outlet import Outlet
 from asgi_llm_gate.rejections import answer_to
 
@@ -66,11 +68,16 @@ class Exchange:
             if raw is None:
                 return
             body = await self._prepare(raw) if raw or self.head.method == "POST" else None
+        except anyio.get_cancelled_exc_class():
+            await self.abandoned()
+            raise
         except Exception as exc:
             if not isinstance(exc, Rejection) and intended(exc) is None:
                 raise
-            await self.refuse(exc)
-            await self.account.log_end(self.call, self.outlet)
+            try:
+                await self.refuse(exc)
+            finally:
+                await self.log_end()
             return
         if body is None:
             scope = {**self.scope, "headers": self.head.headers}
@@ -150,18 +157,38 @@ class Exchange:
             if result is not None:
                 self.call.replace(result)
 
-    async def _added_headers(self) -> dict[str, str]:
+    async def abandoned(self, *, reached: bool = False) -> None:
+        """Account for a call that is cancelled from outside, or whose client is gone."""
+        if self.account.settled:
+            return
+        gone = GateError(499, "The client closed the connection", code="client_disconnected")
+        with anyio.CancelScope(shield=True):  # each hook has its own time limit
+            await self.account.failed(gone, self.call, self.caller)
+            await self.log_end(reached=reached)
+
+    async def log_end(self, *, reached: bool = False) -> None:
+        """Tell the log hooks how the call ended, also where it is being cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self.account.log_end(self.call, self.outlet, reached=reached)
+
+    async def log_pre_api_call(self) -> None:
+        """Tell the log hooks that the call goes to the model, however soon it ends."""
+        with anyio.CancelScope(shield=True):
+            await self.account.log_pre_api_call(self.call)
+
+    async def _added_headers(self) -> dict[str, Any]:
         """Ask the headers hooks; one that fails loses only its own."""
-        added: dict[str, str] = {}
+        added: dict[str, Any] = {}
         for hook in self.plan.headers:
             try:
                 result = await hook(
+                    added_headers,
                     data=self.call.data,
                     user_api_key_dict=self.caller,
                     response=self.response,
                     request_headers=self.call.headers,
                 )
-                added.update({str(name): str(value) for name, value in (result or {}).items()})
+                added.update(result or {})
             except Exception as exc:  # an answer is on its way: there is nothing to refuse
                 logger.error("%s raised", hook.name, exc_info=exc)
         return added

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from asgi_llm_gate.callhooks import STAGES, CallHooks
 from asgi_llm_gate.deadline import within
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
+from asgi_llm_gate.record import Record, as_record
+from asgi_llm_gate.shapes import CHANNELS
 
 if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
@@ -102,6 +104,12 @@ def check(callback: object) -> None:
     timeout = _own(callback, "hook_timeout", 1)
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
         raise TypeError(f"{name}.hook_timeout: expected seconds above 0, got {timeout!r}")
+    window = _own(callback, "streaming_window", 0)
+    if not isinstance(window, int) or isinstance(window, bool) or window < 0:
+        raise TypeError(f"{name}.streaming_window: expected a whole number from 0, got {window!r}")
+    channels = _own(callback, "streaming_channels", ())
+    if not set([channels] if isinstance(channels, str) else channels) <= set(CHANNELS):
+        raise TypeError(f"{name}.streaming_channels: expected some of {', '.join(CHANNELS)}, got {channels!r}")
     if _own(callback, "on_hook_error", "reject") not in ("reject", "allow"):
         raise TypeError(f"{name}.on_hook_error: expected reject or allow, got {_own(callback, 'on_hook_error', '')!r}")
     for method, available in STAGES.items():
@@ -131,13 +139,21 @@ def refuse_if_asked(result: Any) -> None:
         raise result
 
 
-def replacement(result: Any) -> Any:
-    """Read what a success hook returned: None, or a new response."""
+def replacement(kind: type[Record], result: Any) -> Record | None:
+    """Read what a success hook returned: None, or a new response, as a record of a kind."""
     if isinstance(result, Exception):
         raise result
-    if result is None or isinstance(result, Mapping) or hasattr(result, "model_dump"):
-        return result
-    raise TypeError(f"a success hook returned {type(result).__name__}; expected a response or None")
+    response = None if result is None else as_record(result, kind)
+    if response is not None and not isinstance(response, Record):
+        raise TypeError(f"a success hook returned {type(result).__name__}; expected a response or None")
+    return response
+
+
+def added_headers(result: Any) -> Mapping[Any, Any]:
+    """Read what a headers hook returned: headers by name, or nothing."""
+    if result and not isinstance(result, Mapping):
+        raise TypeError(f"a headers hook returned {type(result).__name__}; expected a dict or None")
+    return result or {}
 
 
 async def report_failure(

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 
 from asgi_llm_gate.auth import UserAPIKeyAuth
-from asgi_llm_gate.cache import DualCache
+from asgi_llm_gate.cache import DualCache, InMemoryCache
 from asgi_llm_gate.callhooks import CallHooks
 from asgi_llm_gate.endpoints import get_formatted_prompt
 from asgi_llm_gate.record import Record
@@ -42,7 +42,7 @@ class HTTPException(StarletteHTTPException):
 
 _logger = logging.getLogger("asgi_llm_gate.handlers")
 _RESPONSES = dict.fromkeys(("ModelResponse", "ModelResponseStream", "Choices", "Message", "EmbeddingResponse"), Record)
-_CACHES = {"DualCache": DualCache}
+_CACHES = {"DualCache": DualCache, "InMemoryCache": InMemoryCache}
 
 # Each module and what it offers; the names of its submodules are added to it.
 _MODULES: Mapping[str, Mapping[str, Any]] = {
@@ -51,6 +51,7 @@ _MODULES: Mapping[str, Mapping[str, Any]] = {
     "litellm.caching": _CACHES,
     "litellm.caching.caching": _CACHES,
     "litellm.caching.dual_cache": _CACHES,
+    "litellm.caching.in_memory_cache": _CACHES,
     "litellm.integrations": {},
     "litellm.integrations.custom_logger": {"CustomLogger": CustomLogger},
     "litellm.proxy": {},

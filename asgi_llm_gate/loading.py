@@ -1,26 +1,20 @@
-"""Callbacks by name: the modules of handler files, found beside the configuration and run once."""
+"""Callbacks by name: in handler files beside the configuration, or in installed modules."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.machinery
-import importlib.util
+import os
 import re
-import sys
 import threading
 import traceback
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asgi_llm_gate import litellm_names
+from asgi_llm_gate import handler_file, litellm_names
 from asgi_llm_gate.callhooks import STAGES
 from asgi_llm_gate.hooks import check, overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import CodeType, ModuleType
+    from pathlib import Path
 
 # LiteLLM's names of hooks that it ships.
 _BUILT_IN = frozenset(
@@ -61,7 +55,7 @@ def load(name: str, base: Path | None) -> object:
     path = _file(module_name, base)
     with _loading, litellm_names.importable():
         try:
-            module = importlib.import_module(module_name) if path is None else _run(module_name, path)
+            module = importlib.import_module(module_name) if path is None else handler_file.run(module_name, path)
         except Exception as exc:
             raise LoadError(f"{name}: {_reason(exc, module_name, path)}") from exc
         try:
@@ -91,12 +85,17 @@ def as_callback(value: object) -> object:
     """
     if isinstance(value, type):
         value = _instance(value)
-    if not any(overrides(value, name) for name in STAGES):
-        raise LoadError(f"{type(value).__name__} has no hook; a callback has some of {', '.join(STAGES)}")
+    kind = type(value).__name__
     try:
+        if not any(overrides(value, name) for name in STAGES):
+            raise LoadError(f"{kind} has no hook; a callback has some of {', '.join(STAGES)}")
         check(value)
+    except LoadError:
+        raise
     except TypeError as exc:
         raise LoadError(str(exc)) from exc
+    except Exception as exc:
+        raise LoadError(f"{kind} can't be read: {_described(exc)}") from exc
     return value
 
 
@@ -108,88 +107,13 @@ def _instance(kind: type) -> object:
         raise LoadError(f"{kind.__name__} can't be made: {_described(exc)}") from exc
 
 
-class _HandlerFile(importlib.machinery.SourceFileLoader):
-    """Compiles a file with its annotations left unread.
-
-    Handlers are typed in from pages that use names in annotations without importing them, and that write
-    ``Optional[dict, str, Exception]``, which Python refuses to evaluate.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        """Compile the source each time: Python's own cached code has its annotations read."""
-        path = self.get_filename(fullname)
-        code: CodeType = compile(self.get_data(path), path, "exec", flags=annotations.compiler_flag, dont_inherit=True)
-        return code
-
-
-class _Finder:
-    """Finds one module: in a handler file."""
-
-    def __init__(self, name: str, path: Path) -> None:
-        self._name = name
-        self._path = path
-
-    def find_spec(self, fullname: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._name:
-            return None
-        loader = _HandlerFile(fullname, str(self._path))
-        return importlib.util.spec_from_file_location(fullname, self._path, loader=loader)
-
-
 def _file(name: str, base: Path | None) -> Path | None:
     """Return the file of a module beside the configuration, or None where there is none."""
     if base is None:
         return None
     stem = base.resolve().joinpath(*name.split("."))
-    return next((path for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py") if path.is_file()), None)
-
-
-def _run(name: str, path: Path) -> ModuleType:
-    """Return a handler file's module, run now if it has not been; it can import its neighbours while it runs."""
-    known = _known(path)
-    if known is not None:
-        return known
-    levels = name.count(".") + (path.name == "__init__.py")
-    base = path.parents[levels]
-    if not _is_free(name, base):
-        # Another module of the name keeps it.
-        name = f"{name.replace('.', '_')}_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    importlib.invalidate_caches()
-    with _first(sys.path, str(base)), _first(sys.meta_path, _Finder(name, path)):
-        return importlib.import_module(name)
-
-
-def _known(path: Path) -> ModuleType | None:
-    """Return the module that a file was run as, under whatever name."""
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__dict__", {}).get("__file__")  # past a lazy module's own `__getattr__`
-        if isinstance(file, str) and file.endswith(path.name) and Path(file).resolve() == path.resolve():
-            return module
-    return None
-
-
-def _is_free(name: str, base: Path) -> bool:
-    """Tell whether no module from elsewhere has, or would get, a name or that of its top package."""
-    top = name.partition(".")[0]
-    try:
-        spec = importlib.util.find_spec(top)
-    except ValueError:  # a module without a spec
-        return False
-    if spec is None:
-        return True
-    places = {Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place}
-    return name not in sys.modules and not places.isdisjoint({base / top, base / f"{top}.py"})
-
-
-@contextmanager
-def _first(entries: list[Any], entry: object) -> Iterator[None]:
-    """Put an entry before all others for as long as the block runs."""
-    entries.insert(0, entry)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # a handler file took it out itself
-            entries.remove(entry)
+    paths = (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113  # a name may be too long
 
 
 def _reason(exc: Exception, module_name: str, path: Path | None) -> str:
@@ -203,4 +127,8 @@ def _reason(exc: Exception, module_name: str, path: Path | None) -> str:
 
 
 def _described(exc: Exception) -> str:
-    return " ".join(f"{type(exc).__name__}: {exc}".split())
+    try:
+        text = str(exc)
+    except Exception:
+        text = "(it can't say what)"
+    return " ".join(f"{type(exc).__name__}: {text}".split())

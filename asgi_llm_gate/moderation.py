@@ -36,7 +36,7 @@ class Hold:
 
     async def __call__(self, message: Message) -> None:
         """Take one message: hold it, pass it on or drop it."""
-        if self._state == "holding":
+        if self._state in {"holding", "opening"}:
             self._held.append(message)
             self._size += len(message.get("body", b"")) + _MESSAGE_COST
             if self._size > self._max_bytes:
@@ -45,11 +45,15 @@ class Hold:
             await self._send(message)
 
     async def open(self) -> None:
-        """Send what was held, in order, and pass on what follows."""
+        """Send what was held, in order, and pass on what follows; once closed, nothing."""
+        if self._state != "holding":
+            return
+        self._state = "opening"
         while self._held:
             await self._send(self._held.pop(0))
-        self._state = "open"
-        self._settled.set()
+        if self._state == "opening":
+            self._state = "open"
+            self._settled.set()
 
     def close(self) -> None:
         """Drop what was held and what follows."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, nullcontext
 from typing import Any
 
 import anyio
@@ -56,13 +56,15 @@ class Nest:
 
     async def run(self) -> None:
         """Hand chunks through until the generators end, or one of them fails."""
-        with self._scope:
-            try:
+        try:
+            with self._scope:
                 await self._hand_through()
-            except Exception as exc:
-                await self._failed(exc)
-            else:
+            self._emitting = True
+            if not self._scope.cancelled_caught:
                 await self._ended()
+        except Exception as exc:
+            self._emitting = True
+            await self._failed(exc)
         self._over = True
         self._asked.set()
 
@@ -78,6 +80,10 @@ class Nest:
         self._chunk = chunk
         self._given.set()
         await self._in_time(self._asked)
+
+    def cancel(self) -> None:
+        """Stop the generators: there is no app any more to give them chunks."""
+        self._scope.cancel()
 
     async def _in_time(self, asked: anyio.Event) -> None:
         """Wait for the generators, and end the stream where they take longer than a hook may.
@@ -95,37 +101,52 @@ class Nest:
         self._scope.cancel()
         await self._failed(HookFailedError(names))
 
-    async def _incoming(self) -> AsyncIterator[Record]:
-        while True:
-            self._given = anyio.Event()
+    async def _next(self) -> Record:
+        """Ask for a chunk. Who gives up asking, for a time limit of its own, may ask again and misses none."""
+        if not self._given.is_set():
             self._asked.set()
             await self._given.wait()
-            if self._chunk is None:
-                return
-            yield self._chunk
+        if self._chunk is None:
+            raise StopAsyncIteration
+        self._given = anyio.Event()
+        return self._chunk
+
+    def _hang_up(self) -> None:
+        """Let who still asks know that there are no more chunks: it may be a task that a generator has left behind."""
+        self._chunk = None
+        self._given.set()
 
     async def _hand_through(self) -> None:
-        chunks = self._incoming()
-        for hook in self._hooks:
-            chunks = self._through(hook, chunks)
-        async with aclosing(chunks):  # type: ignore[type-var]  # they are generators
+        async with AsyncExitStack() as generators:
+            ask = self._next
+            for hook in self._hooks:
+                chunks = self._through(hook, _Given(ask))
+                generators.push_async_callback(_close, chunks)
+                ask = chunks.__anext__
+            generators.callback(self._hang_up)
             async for chunk in chunks:
                 self._emitting = True
-                await self._emit(chunk)
-                self._emitting = False
+                try:
+                    await self._emit(chunk)
+                finally:
+                    self._emitting = False
 
-    async def _through(self, hook: Hook, chunks: AsyncIterator[Record]) -> AsyncIterator[Record]:
+    async def _through(self, hook: Hook, given: _Given) -> AsyncGenerator[Record, None]:
         """Yield what a hook's generator makes of the chunks; what is left of them, if its crash is allowed."""
         try:
-            made = hook.start(response=chunks, **self._arguments)
+            made = hook.start(response=given, **self._arguments)
             if isinstance(made, Awaitable):
                 made = await made
-            async with aclosing(made):
+            async with aclosing(made) if hasattr(made, "aclose") else nullcontext():
                 async for chunk in made:
-                    yield self._record(chunk)
+                    record = self._record(chunk)
+                    given.in_hand = None
+                    yield record
         except Exception as exc:
             hook.judge(exc)
-            async for chunk in chunks:
+            if given.in_hand is not None:
+                yield given.in_hand
+            async for chunk in _Given(given.ask):
                 yield chunk
 
     def _record(self, chunk: Any) -> Record:
@@ -133,3 +154,36 @@ class Nest:
         if not isinstance(record, Record):
             raise TypeError(f"an iterator hook yielded {type(chunk).__name__}; expected a chunk or a dict")
         return record
+
+
+class _Given:
+    """What one hook is given to iterate over: the chunks, as those before it leave them.
+
+    Attributes:
+        ask: Returns the next chunk.
+        in_hand: The chunk that the hook has been given, until it yields something or asks for another.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[Record]]) -> None:
+        self.ask = ask
+        self.in_hand: Record | None = None
+        self._closed = False
+
+    def __aiter__(self) -> _Given:
+        return self
+
+    async def __anext__(self) -> Record:
+        if self._closed:
+            raise StopAsyncIteration
+        self.in_hand = None
+        self.in_hand = await self.ask()
+        return self.in_hand
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+
+async def _close(generator: AsyncGenerator[Record, None]) -> None:
+    # One that a task of a hook's own is still asking comes to its end there.
+    if not getattr(generator, "ag_running", False):
+        await generator.aclose()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.errors import is_header
+from asgi_llm_gate.errors import FRAMING, is_header
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +26,7 @@ class Outlet:
     Attributes:
         send: The server's `send`.
         completed: Is told just before the last message of the answer goes out.
+        delivered: Is told when it has gone out.
         started: A response start has gone out.
         complete: The whole answer has gone out, or is about to.
         body: The body's beginning.
@@ -36,12 +37,13 @@ class Outlet:
         self,
         send: Send,
         *,
-        headers: Callable[[], Awaitable[Mapping[str, str]]] | None,
+        headers: Callable[[], Awaitable[Mapping[str, Any]]] | None,
         copy_bytes: int,
     ) -> None:
         self.send = send
         self._headers = headers
         self.completed: Callable[[], None] | None = None
+        self.delivered: Callable[[], None] | None = None
         self._copy_bytes = copy_bytes
         self.started = False
         self.complete = False
@@ -53,10 +55,10 @@ class Outlet:
         """Pass one message on."""
         kind = message["type"]
         if kind == "http.response.start":
-            if self._headers is not None:
-                message = _with_headers(message, await self._headers())
             self.started = True
             self.start = message
+            if self._headers is not None:
+                message = _with_headers(message, await self._headers())
         elif kind == "http.response.body":
             if self._copy_bytes:
                 self._copy(message.get("body", b""))
@@ -65,6 +67,8 @@ class Outlet:
                 if self.completed is not None:
                     self.completed()
         await self.send(message)
+        if self.complete and self.delivered is not None:
+            self.delivered()
 
     def _copy(self, chunk: bytes) -> None:
         room = self._copy_bytes - len(self.body)
@@ -72,12 +76,18 @@ class Outlet:
         self.truncated = self.truncated or len(chunk) > room
 
 
-def _with_headers(start: Message, added: Mapping[str, str]) -> Message:
-    """Return a response start with more headers; what can't be a header is left out, and said."""
-    headers = list(start.get("headers", ()))
+def _with_headers(start: Message, added: Mapping[Any, Any]) -> Message:
+    """Return a response start with headers set; what can't be a header is left out, and said."""
+    headers: dict[bytes, bytes] = {}
     for name, value in added.items():
-        if is_header(name, value):
-            headers.append((name.lower().encode(), value.strip().encode()))
+        is_text = isinstance(name, str) and isinstance(value, str | int) and not isinstance(value, bool)
+        if is_text and name.lower() not in FRAMING and is_header(name, str(value)):
+            headers[name.lower().encode()] = str(value).strip().encode()
         else:
             logger.error("a headers hook returned what is no header: %r", name)
-    return {**start, "headers": headers}
+    kept = [pair for pair in start.get("headers", ()) if pair[0].lower() not in headers or pair[0].lower() == _COOKIE]
+    return {**start, "headers": [*kept, *headers.items()]}
+
+
+# The one header of which a response may have several that mean something each (RFC 6265 §3).
+_COOKIE = b"set-cookie"

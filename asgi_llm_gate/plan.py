@@ -45,7 +45,7 @@ class Plan:
     headers: tuple[Hook, ...]
     log: LogHooks
     # Events on their way to the log hooks, of all calls.
-    pending: set[str] = field(default_factory=set)
+    pending: set[object] = field(default_factory=set)
 
     @classmethod
     def of(cls, app: ASGIApp, settings: Settings) -> Self:

@@ -85,7 +85,8 @@ def as_record(value: Any, kind: type[Record] = Record) -> Any:
         value[:] = [item if type(item) in _SCALARS else as_record(item, kind) for item in value]
     elif isinstance(value, Record):
         for name, item in value.items():
-            dict.__setitem__(value, name, as_record(item, kind))
+            if type(item) not in _SCALARS:
+                dict.__setitem__(value, name, as_record(item, kind))
     elif isinstance(value, Mapping):
         return as_record(dict(value), kind)
     elif hasattr(value, "model_dump"):

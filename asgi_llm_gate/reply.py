@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from starlette.types import Message
 
-from asgi_llm_gate.body import MAX_DEPTH, RawHeaders, decompress, depth_exceeds
+from asgi_llm_gate.body import RawHeaders, decompress, is_too_deep
 from asgi_llm_gate.errors import GateError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ logger = logging.getLogger("asgi_llm_gate")
 _OF_THE_BYTES = frozenset(
     {
         *(b"content-length", b"content-encoding", b"content-md5", b"content-digest", b"digest", b"repr-digest"),
-        *(b"etag", b"accept-ranges", b"transfer-encoding"),
+        *(b"etag", b"accept-ranges", b"content-range", b"transfer-encoding"),
     }
 )
 
@@ -69,7 +69,7 @@ class Collected:
             data = orjson.loads(body)
         except (KeyError, ValueError, GateError) as exc:
             raise _unreadable(str(exc)) from exc
-        if not isinstance(data, dict) or depth_exceeds(data, MAX_DEPTH):
+        if not isinstance(data, dict) or is_too_deep(body, data):
             raise _unreadable("no JSON object, or one nested too deep")
         return data
 
@@ -85,9 +85,10 @@ class Collected:
 
 
 def without_bytes_headers(start: Message) -> Message:
-    """Return a response start for a body whose bytes are to change."""
+    """Return a response start for a body whose bytes are to change; trailers would not fit it either."""
     headers = [pair for pair in start.get("headers", ()) if pair[0].lower() not in _OF_THE_BYTES]
-    return {**start, "headers": headers}
+    trailers = {"trailers": False} if start.get("trailers") else {}
+    return {**start, "headers": headers, **trailers}
 
 
 def is_json(start: Message) -> bool:
@@ -99,6 +100,11 @@ def is_json(start: Message) -> bool:
 def is_event_stream(start: Message) -> bool:
     """Tell whether a response start announces server-sent events."""
     return _header(start, b"content-type").partition(b";")[0].strip().lower() == b"text/event-stream"
+
+
+def is_encoded(start: Message) -> bool:
+    """Tell whether a response start announces a body in a content-encoding."""
+    return _header(start, b"content-encoding").strip().lower() not in (b"", b"identity")
 
 
 def has_whole_body(start: Message) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,14 +42,20 @@ class WatchedReceive:
         return {"type": "http.disconnect"}
 
     async def watch(self) -> bool:
-        """Wait for what the server says next; True if it is that the client has gone."""
+        """Wait for what the server says next; True if it is that the client has gone.
+
+        After a body nothing else can come. Where something does, as from a middleware that gives the same body again
+        and again, asking on would never end.
+        """
         try:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
+            gone: bool = (await self._receive())["type"] == "http.disconnect"
         except Exception as exc:
             self._error = exc
-        self.tell_disconnect()
-        return self._error is None
+            self._disconnected.set()
+            return False
+        if gone:
+            self._disconnected.set()
+        return gone
 
     def tell_disconnect(self) -> None:
         """Answer this and every later call of the app with a disconnect."""
@@ -75,6 +82,7 @@ class Running:
         self._watch = anyio.CancelScope()
         self._done = anyio.Event()
         self._group: TaskGroup | None = None
+        self._others = 0
         self._failure: Exception | None = None
         self.ended = False
 
@@ -86,7 +94,7 @@ class Running:
                 everything else is cancelled first.
         """
         async with anyio.create_task_group() as self._group:
-            self.start(self._watch_client)
+            self._group.start_soon(self._watch_client)
             for task in beside:
                 self.start(task)
             with self._app:
@@ -96,13 +104,14 @@ class Running:
                     if not self.ended:
                         self._fail(exc)
             self._done.set()
-            self._watch.cancel()
+            self._look_away()
         if self._failure is not None:
             raise self._failure
 
     def start(self, task: Work) -> None:
         """Run one more thing beside the app."""
         assert self._group is not None  # noqa: S101  # only called while the app runs
+        self._others += 1
         self._group.start_soon(self._beside, task)
 
     def end(self) -> None:
@@ -110,14 +119,15 @@ class Running:
         if not self.ended:
             self.ended = True
             self._receive.tell_disconnect()
-            self.start(self._stop)
+            assert self._group is not None  # noqa: S101  # only called while the app runs
+            self._group.start_soon(self._stop)
 
     def answered(self) -> None:
-        """Stop watching the client: the response is complete, and the app may finish in peace.
-
-        Servers answer `receive` with a disconnect from then on.
-        """
+        """Stop watching the client: the response is complete, and the app may finish in peace."""
         self._watch.cancel()
+
+    def delivered(self) -> None:
+        """Tell the app what servers say once a response is sent: a disconnect."""
         self._receive.tell_disconnect()
 
     async def _beside(self, task: Work) -> None:
@@ -126,6 +136,13 @@ class Running:
             await task()
         except Exception as exc:
             self._fail(exc)
+        self._others -= 1
+        self._look_away()
+
+    def _look_away(self) -> None:
+        """Stop watching the client where nothing is left that its going could stop."""
+        if self._done.is_set() and not self._others:
+            self._watch.cancel()
 
     def _fail(self, exc: Exception) -> None:
         assert self._group is not None  # noqa: S101  # only called while the app runs
@@ -134,12 +151,17 @@ class Running:
         self._group.cancel_scope.cancel()
 
     async def _watch_client(self) -> None:
+        gone = False
         with self._watch:
-            if await self._receive.watch() and not self.ended:
-                self.end()
-                await self._gone()
+            gone = await self._receive.watch()
+        if gone and not self.ended:
+            self.end()
+            await self._gone()
 
     async def _stop(self) -> None:
+        # A turn of the loop for the app to hear of it, and one to act on it, however short its grace.
+        await cancel_shielded_checkpoint()
+        await cancel_shielded_checkpoint()
         with anyio.move_on_after(self._grace):
             await self._done.wait()
         self._app.cancel()

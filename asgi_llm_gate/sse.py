@@ -7,6 +7,7 @@ waits for the byte that says whether an LF belongs to it.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 DONE = b"data: [DONE]\n\n"
 
 _BOM = b"\xef\xbb\xbf"
+_LINE_ENDS = (b"\n", b"\r")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 # Two line ends in a row. The groups are atomic: one CRLF is never read as two.
@@ -45,7 +47,7 @@ class Event:
     @classmethod
     def parse(cls, raw: bytes) -> Event:
         """Read an event from its bytes."""
-        if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        if _is_plain(raw):
             return cls(raw, raw[6:-2])
         fields = [_field(line) for line in _LINE_END.split(raw.removeprefix(_BOM))]
         data = [value for name, value in fields if name == b"data"]
@@ -62,7 +64,7 @@ class Event:
         Args:
             data: Without line ends.
         """
-        if self.raw.startswith(b"data: ") and self.raw.find(b"\n") == len(self.raw) - 2:
+        if _is_plain(self.raw):
             return Event(b"data: %b\n\n" % data, data)
         lines = []
         replaced = False
@@ -73,6 +75,18 @@ class Event:
                 lines.append(b"data: " + data)
                 replaced = True
         return Event(b"".join(line + b"\n" for line in lines if line) + b"\n", data)
+
+
+def is_whole(raw: bytes) -> bool:
+    """Tell whether an event has its blank line; the last of a stream may not."""
+    end = raw[-4:]
+    line = end[: -2 if end.endswith(b"\r\n") else -1]
+    return end.endswith(_LINE_ENDS) and (not line or line.endswith(_LINE_ENDS))
+
+
+def _is_plain(raw: bytes) -> bool:
+    """Tell whether an event is a single line in the form that nearly all servers write."""
+    return raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
@@ -92,24 +106,26 @@ class Decoder:
         self._buffer = bytearray()
         self._searched = 0
 
-    def feed(self, chunk: bytes) -> list[Event]:
-        """Take the next bytes and return the events they complete.
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Take the next bytes and yield the events they complete; all of them must be taken.
 
         Raises:
-            EventTooLargeError: An event is larger than allowed.
+            EventTooLargeError: An event is larger than allowed; those before it have been yielded.
         """
         self._buffer += chunk
-        events: list[Event] = []
         begin = 0
         while (end := self._end_of_event(begin)) is not None:
-            events.append(Event.parse(bytes(self._buffer[begin:end])))
+            self._check(end - begin)
+            yield Event.parse(bytes(self._buffer[begin:end]))
             begin = end
         del self._buffer[:begin]
         # A blank line has four bytes at most, of which three may be here already.
         self._searched = max(0, len(self._buffer) - 3)
-        if len(self._buffer) > self._max_event_bytes:
+        self._check(len(self._buffer))
+
+    def _check(self, size: int) -> None:
+        if size > self._max_event_bytes:
             raise EventTooLargeError(f"an event has more than {self._max_event_bytes} bytes")
-        return events
 
     def _end_of_event(self, begin: int) -> int | None:
         """Return where the event that begins here ends; None if that is not known yet."""
@@ -134,13 +150,32 @@ def json_of(event: Event) -> dict[str, Any] | None:
     try:
         chunk = orjson.loads(event.data)
     except orjson.JSONDecodeError:
-        return None
+        chunk = _as_clients_read(event.data)
     return chunk if isinstance(chunk, dict) else None
+
+
+def _as_clients_read(data: bytes) -> Any:
+    """Read what is no strict JSON, and yet comes through in one client or another, so that hooks see all that users do.
+
+    Servers send halves of surrogate pairs and of UTF-8 sequences where tokens cut them, and infinite logprobs.
+    """
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def dumps(chunk: Mapping[str, Any]) -> bytes:
+    """Return compact JSON; half a surrogate pair is written as an escape, as it came."""
+    try:
+        return orjson.dumps(chunk)
+    except orjson.JSONEncodeError:
+        return json.dumps(chunk, separators=(",", ":")).encode()
 
 
 def encode(chunk: Mapping[str, Any], name: str | None = None) -> bytes:
     """Return one chunk as an event: compact JSON in a single data line, under a name if one is given."""
-    event = b"data: %b\n\n" % orjson.dumps(chunk)
+    event = b"data: %b\n\n" % dumps(chunk)
     return b"event: %b\n%b" % (name.encode(), event) if name else event
 
 

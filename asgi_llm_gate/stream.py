@@ -34,9 +34,10 @@ class TextHook:
 
     def __init__(self, hook: Hook, window: int) -> None:
         self.hook = hook
-        asked: Any = getattr(hook.callback, "streaming_channels", None) or ("text",)
-        self.channels = frozenset(asked)
-        self.window: int = getattr(hook.callback, "streaming_window", None) or window
+        asked: Any = getattr(hook.callback, "streaming_channels", None) or "text"
+        self.channels = frozenset([asked] if isinstance(asked, str) else asked)
+        own: int | None = getattr(hook.callback, "streaming_window", None)
+        self.window = window if own is None else own
 
 
 class _Text:

@@ -58,6 +58,7 @@ def test_a_caller_has_every_attribute():
     assert caller.get("team_id", "t") == "t"
     assert caller.model_dump(exclude_none=True) == {"user_id": "u", "metadata": {}, "token": None}
     assert not hasattr(caller, "__fspath__")
+    assert UserAPIKeyAuth(metadata=None).metadata == {}
     assert UserAPIKeyAuth().metadata is not UserAPIKeyAuth().metadata
 
 

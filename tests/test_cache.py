@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -77,7 +79,7 @@ class MemoryCacheMachine(RuleBasedStateMachine):
     @rule(key=KEYS, value=st.integers(), ttl=TTLS, refresh=st.booleans())
     def store(self, key: str, value: int, ttl: float | None, refresh: bool) -> None:
         ttl = self._unique(ttl)
-        self.cache.set(key, value, ttl, refresh_ttl=refresh)
+        self.cache.set_cache(key, value, ttl=ttl, refresh_ttl=refresh)
         self.model.set(key, value, ttl, refresh)
 
     @rule(key=KEYS, value=st.integers(-5, 5), ttl=TTLS, refresh=st.booleans())
@@ -85,19 +87,19 @@ class MemoryCacheMachine(RuleBasedStateMachine):
         ttl = self._unique(ttl)
         expected = (self.model.get(key) or 0) + value
         self.model.set(key, expected, ttl, refresh)
-        total = self.cache.increment(key, value, ttl, refresh_ttl=refresh)
+        total = self.cache.increment_cache(key, value, ttl=ttl, refresh_ttl=refresh)
         assert total == expected
         assert type(total) is int
 
     @rule(key=KEYS)
     def delete(self, key: str) -> None:
-        self.cache.delete(key)
+        self.cache.delete_cache(key)
         self.model.entries.pop(key, None)
 
     @precondition(lambda self: self.model.entries)
     @rule()
     def clear(self) -> None:
-        self.cache.clear()
+        self.cache.flush_cache()
         self.model.entries.clear()
 
     @rule(seconds=st.floats(0, 40))
@@ -109,9 +111,10 @@ class MemoryCacheMachine(RuleBasedStateMachine):
         live = self.model.live()
         for number in range(8):
             key = f"key-{number}"
-            assert self.cache.get(key) == self.model.get(key)
-            expected = live[key][0] - self.clock.now if key in live else None
-            assert self.cache.ttl(key) == expected
+            assert self.cache.get_cache(key) == self.model.get(key)
+            left = live[key][0] - self.clock.now if key in live else math.inf
+            expected = None if math.isinf(left) else math.ceil(left)
+            assert self.cache.get_ttl(key) == expected
 
     @invariant()
     def bounded(self) -> None:
@@ -126,49 +129,49 @@ TestMemoryCache.settings = settings(max_examples=60, stateful_step_count=40, dea
 def test_a_full_cache_drops_what_would_expire_first():
     cache = InMemoryCache(3, clock=Clock())
     for key, ttl in {"soon": 1, "later": 100, "sooner": 0.5, "new": 200}.items():
-        cache.set(key, key, ttl)
-    assert [cache.get(key) for key in ("sooner", "soon", "later", "new")] == [None, "soon", "later", "new"]
+        cache.set_cache(key, key, ttl=ttl)
+    assert [cache.get_cache(key) for key in ("sooner", "soon", "later", "new")] == [None, "soon", "later", "new"]
 
 
 def test_an_entry_given_a_new_time_again_and_again_takes_no_more_room():
     """What is kept of old times is bounded, and the order of what is dropped stays right."""
     clock = Clock()
     cache = InMemoryCache(3, clock=clock)
-    cache.set("later", 1, 1000)
+    cache.set_cache("later", 1, ttl=1000)
     for _ in range(100):
         clock.now += 1
-        cache.set("renewed", 1, 50, refresh_ttl=True)
+        cache.set_cache("renewed", 1, ttl=50, refresh_ttl=True)
         assert len(cache._expiries) <= 6
-    cache.set("sooner", 1, 40)
-    cache.set("new", 1, 500)
-    assert [cache.get(key) for key in ("later", "renewed", "sooner", "new")] == [1, 1, None, 1]
+    cache.set_cache("sooner", 1, ttl=40)
+    cache.set_cache("new", 1, ttl=500)
+    assert [cache.get_cache(key) for key in ("later", "renewed", "sooner", "new")] == [1, 1, None, 1]
 
 
 def test_what_has_expired_is_dropped_with_the_next_new_entry():
     clock = Clock()
     cache = InMemoryCache(clock=clock)
     for number in range(100):
-        cache.set(f"old-{number}", number, 1)
+        cache.set_cache(f"old-{number}", number, ttl=1)
     clock.now += 1
-    cache.set("new", 1)
+    cache.set_cache("new", 1)
     assert list(cache._entries) == ["new"]
 
 
 def test_what_never_lives_takes_no_room():
     """An entry whose time is over at once does not push another out."""
     cache = InMemoryCache(1, clock=Clock())
-    cache.set("kept", 1)
+    cache.set_cache("kept", 1)
     for ttl in (0, -1, math.nan):
-        cache.set("dead", 1, ttl)
-    assert (cache.get("kept"), cache.get("dead")) == (1, None)
+        cache.set_cache("dead", 1, ttl=ttl)
+    assert (cache.get_cache("kept"), cache.get_cache("dead")) == (1, None)
 
 
 def test_entries_that_expire_together_need_no_order_of_their_keys():
     cache = InMemoryCache(2, clock=Clock())
     for key in (1, "one", (1,), None):
-        cache.set(key, key, math.inf)  # type: ignore[arg-type]
-    assert cache.get(None) is None
-    assert cache.get((1,)) == (1,)  # type: ignore[arg-type]
+        cache.set_cache(key, key, ttl=math.inf)  # type: ignore[arg-type]
+    assert cache.get_cache(None) is None
+    assert cache.get_cache((1,)) == (1,)  # type: ignore[arg-type]
 
 
 def test_a_counter_keeps_its_window_however_often_it_is_raised():
@@ -201,6 +204,67 @@ def test_an_increment_returns_the_new_value_and_ints_stay_ints(start, by, total)
     result = cache.increment_cache("number", by)
     assert result == total
     assert type(result) is type(total)
+
+
+def test_setting_and_deleting_many_keys_takes_no_more_room():
+    """A deleted entry leaves its expiry behind, but not for long."""
+    cache = InMemoryCache(3, clock=Clock())
+    cache.set_cache("kept", 1, ttl=5)
+    for number in range(100):
+        cache.set_cache(f"key-{number}", number, ttl=9)
+        cache.delete_cache(f"key-{number}")
+        assert len(cache._expiries) <= 6
+    assert cache.get_cache("kept") == 1
+
+
+@pytest.mark.parametrize("cache", [DualCache(), InMemoryCache()], ids=["both", "memory"])
+@pytest.mark.anyio
+async def test_what_has_no_end_has_no_time_left_to_tell(cache):
+    cache.set_cache("endless", 1, ttl=math.inf)
+    assert (cache.get_ttl("endless"), await cache.async_get_ttl("endless")) == (None, None)
+    assert cache.get_cache("endless") == 1
+
+
+@pytest.mark.anyio
+async def test_the_memory_tier_has_litellms_methods_too():
+    """Handlers go past the cache to the tier that is not shared."""
+    cache = DualCache()
+    tier = cache.in_memory_cache
+    tier.set_cache(key="a", value=1, ttl=60)
+    await tier.async_set_cache("b", [2], local_only=True, ttl=60)
+    assert (cache.get_cache("a"), await cache.async_get_cache("b")) == (1, [2])
+    assert tier.batch_get_cache(["b", "none", "a"]) == [[2], None, 1]
+    assert (tier.increment_cache("a", 2), await tier.async_increment("a", 3, ttl=5)) == (3, 6)
+    await tier.async_set_cache_sadd("members", ["x"], 60)
+    assert (tier.get_cache("members"), tier.get_ttl("members")) == ({"x"}, 60)
+    tier.delete_cache("a")
+    assert cache.get_cache("a") is None
+    tier.flush_cache()
+    assert cache.get_cache("b") is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("local_only", [False, True])
+async def test_a_set_that_is_kept_local_is_kept(local_only):
+    """The third argument of LiteLLM's own cache is no time to live."""
+    cache = DualCache()
+    await cache.async_set_cache_sadd("members", ["x"], local_only)
+    assert cache.get_cache("members") == {"x"}
+
+
+@pytest.mark.anyio
+async def test_tasks_that_count_at_once_lose_nothing():
+    cache = DualCache()
+
+    async def count() -> None:
+        for _ in range(100):
+            await cache.async_increment_cache("calls", 1, ttl=60)
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(count)
+    assert await cache.async_get_cache("calls") == 500
 
 
 def test_a_text_is_no_counter():

@@ -177,7 +177,11 @@ def test_what_the_client_asked_stays_as_it_came():
 
 
 def test_before_there_is_a_body_nothing_is_asked():
-    assert CallData({}).asked == {}
+    assert CallData({}).asked == CallData({}).headers == {}
+
+
+def test_the_clients_headers_are_at_hand_without_its_secrets():
+    assert equipped(model="m").headers == {"host": "llm.example", "user-agent": "curl/8", "x-tenant": "\u00fc"}
 
 
 def test_fields_can_be_left_behind():

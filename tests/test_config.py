@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 import subprocess
 import sys
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from asgi_llm_gate import CallHooks, DualCache, LLMGate
-from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
+from asgi_llm_gate.checks import CHECKS
+from asgi_llm_gate.config import _PLACES, CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
+from asgi_llm_gate.endpoints import Routes
 
 HANDLERS = """
 from asgi_llm_gate import CallHooks
@@ -162,14 +168,51 @@ def test_yaml_may_share_parts(configured):
     assert (settings.hook_timeout, settings.cancel_grace) == (3, 2)
 
 
+def test_a_shared_part_may_be_made_of_another(configured):
+    """Its keys stand twice once they are put together, wherever it is read first."""
+    text = """
+x-parts: &parts {hook_timeout: 1, cancel_grace: 1}
+x-below: {deeper: &others {<<: *parts, hook_timeout: 2}}
+gate_settings: {<<: [*others, {hook_timeout: 4, body_timeout: 4}], cancel_grace: 3}
+"""
+    settings = configured(text)
+    assert (settings.hook_timeout, settings.cancel_grace, settings.body_timeout) == (2, 3, 4)
+
+
+def test_a_variable_that_the_gate_does_not_read_need_not_be_set(configured, warned):
+    """A file that serves LiteLLM too names a database."""
+    configured("general_settings: {database_url: os.environ/DB}\nrouter_settings: {redis_host: os.environ/HOST}")
+    assert [line.partition(" ")[0] for line in warned()] == ["general_settings.database_url", "router_settings"]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_key(configured, warned):
     assert configured("\ufeffgate_settings: {hook_timeout: 3}").hook_timeout == 3
     assert warned() == []
 
 
+@pytest.mark.parametrize("path", ["/ask", "/v2/ask.json", "/v2/{}/ask", "/{}/{}/ask", "/v2/a:b,c@d~e'f", "/...", "/.a"])
+def test_a_path_of_the_app_is_gated(path):
+    settings = load_settings(None, {"paths": {path: "completion"}}, {})
+    found = Routes(paths=settings.paths).find(path.replace("{}", "some"))
+    assert found is not None
+    assert found.call_type == "completion"
+
+
 def test_keywords_are_the_settings():
     """What `LLMGate` takes by keyword is what `Settings` holds, name by name."""
     assert list(Keywords.__annotations__) == [field.name for field in dataclasses.fields(Settings)]
+
+
+def test_every_setting_has_its_check_and_its_place():
+    """Each keyword can stand in a file, save the cache object; LiteLLM's way to name the cache is the file's alone."""
+    names = set(Keywords.__annotations__)
+    assert names - set(CHECKS) == {"callbacks", "custom_auth", "model_list"}
+    assert set(CHECKS) <= names
+    assert set(_PLACES) ^ names == {"cache", "cache_params"}
+    for name, place in _PLACES.items():
+        section, _, inner = place.rpartition(".")
+        assert inner == name
+        assert section in {"", "litellm_settings", "general_settings", "gate_settings"}
 
 
 def test_every_setting_is_a_keyword_too():
@@ -209,6 +252,31 @@ def test_a_callback_may_stand_without_a_list():
     assert load_settings({"litellm_settings": {"callbacks": guard}}, {}, {}).callbacks == (guard,)
 
 
+def test_a_callback_may_be_a_mapping_or_a_tuple_itself():
+    """What only looks like a list or a section is taken as it is."""
+
+    class Table(dict):
+        async def async_pre_call_hook(self, data): ...
+
+    class Row(NamedTuple):
+        level: int
+
+        async def async_pre_call_hook(self, data): ...
+
+    table, row = Table(a="os.environ/NONE"), Row(1)
+    callbacks = load_settings(None, {"callbacks": [table, row]}, {}).callbacks
+    assert callbacks[0] is table
+    assert callbacks[1] is row
+    assert load_settings(None, {"callbacks": row}, {}).callbacks[0] is row
+
+
+def test_a_callbacks_name_may_stand_in_the_environment(configured):
+    one, two = configured(
+        "litellm_settings: {callbacks: [hooks.one, os.environ/HOOK]}", {"HOOK": "hooks.two"}
+    ).callbacks
+    assert type(one) is type(two)
+
+
 def test_the_file_named_by_the_environment_is_used_when_nothing_else_is_said(configured):
     configured("gate_settings: {hook_timeout: 3}")
     environ = {CONFIG_VARIABLE: "gate.yaml"}
@@ -224,6 +292,19 @@ def test_the_environment_is_the_processs_own(configured, monkeypatch):
     monkeypatch.setenv(CONFIG_VARIABLE, "gate.yaml")
     monkeypatch.setenv("THE_KEY", "sk-own")
     assert LLMGate(None).settings.master_key == "sk-own"
+
+
+def test_the_gate_is_loaded_as_vllm_loads_middleware(configured, monkeypatch):
+    """By its dotted name, into a Starlette app, without arguments."""
+    configured("general_settings: {enforce_user_param: true}")
+    monkeypatch.setenv(CONFIG_VARIABLE, "gate.yaml")
+    module, _, name = "asgi_llm_gate.LLMGate".rpartition(".")
+    app = Starlette()
+    app.add_middleware(getattr(importlib.import_module(module), name))
+    with TestClient(app) as client:
+        refused = client.post("/v1/chat/completions", json={"model": "m", "messages": []})
+        assert client.get("/health").status_code == 404
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "user")
 
 
 FROM_ENVIRON: list[tuple[str, str, object]] = [
@@ -267,6 +348,8 @@ NAMES = (
     "log_pre_api_call, log_stream_event, log_success_event, log_failure_event"
 )
 NOWHERE = "there is no module nowhere, beside the configuration file or installed"
+HIDDEN = "what the environment variable holds"
+PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = (
     "anthropic_messages, assistants, audio_speech, audio_transcription, audio_translation, batches, completion_batch, "
@@ -287,13 +370,28 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "a twice": ("gate_settings:\n  hook_timeout: 3\n  hook_timeout: 4", "line 3: hook_timeout stands here twice"),
     "a section twice": ("general_settings: {}\n\ngeneral_settings: {}", "line 3: general_settings stands here twice"),
     "a list as a key": ("? [a]\n: b", "line 1: found unhashable key"),
-    "an object": ("a: !!map:os x", "line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:map:os'"),
-    "an unknown alias": ("a: *b", "line 1: found undefined alias 'b'"),
+    "an object": ("a: !!map:os x", "line 1: could not determine a constructor for the tag"),
+    "an unknown alias": ("a: *b", "line 1: found undefined alias"),
     "a control character": ("a: 1\nb: \x01", "line 2: a character that YAML does not allow"),
     "latin-1": ("a: é".encode("latin-1"), "not UTF-8 text"),
     "utf-16": ("a: 1".encode("utf-16"), "not UTF-8 text"),
     "too deep": ("[" * 5000, "nested too deep"),
-    "endless": ("a: &a [*a]", "nested too deep"),
+    "endless": ("gate_settings: {paths: &a {b: *a}}", "nested too deep"),
+    "an endless key": ("? &a [*a]\n: b", "line 1: found unconstructable recursive node"),
+    "a day that is none": ("a: 1\nb: 2024-02-30", "line 2: this looks like timestamp and is none; text takes quotes"),
+    "a number that is none": ("a: 0x_", "line 1: this looks like int and is none; text takes quotes"),
+    "an empty number": ("a: !!float ''", "line 1: this looks like float and is none; text takes quotes"),
+    "a truth that is none": ("a: !!bool sk-1", "line 1: this looks like bool and is none; text takes quotes"),
+    "a time that is none": ("a: !!timestamp x", "line 1: this looks like timestamp and is none; text takes quotes"),
+    "a secret like an alias": ("general_settings:\n  master_key: *sk-1", "line 2: found undefined alias"),
+    "a secret like a tag": (
+        "general_settings:\n  master_key: !sk-1",
+        "line 2: could not determine a constructor for the tag",
+    ),
+    "a secret like a tag with a handle": (
+        "general_settings:\n  master_key: !sk!1",
+        "line 2: found undefined tag handle",
+    ),
     # Sections.
     "a section that is a list": ("general_settings: [a]", "general_settings: expected settings by name, got list"),
     "a section that is text": ("gate_settings: hooks", "gate_settings: expected settings by name, got str"),
@@ -310,10 +408,33 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "model_list: [{litellm_params: {api_key: os.environ/KEY}}]",
         "model_list[0].litellm_params.api_key: the environment variable KEY is not set",
     ),
-    "an unset variable where nobody looks": ("router: os.environ/R", "router: the environment variable R is not set"),
+    "an unset variable of a cache": (
+        "litellm_settings: {cache_params: {type: os.environ/KIND}}",
+        "litellm_settings.cache_params.type: the environment variable KIND is not set",
+    ),
+    "an unset variable of a callback": (
+        "litellm_settings: {callbacks: [hooks.one, os.environ/HOOK]}",
+        "litellm_settings.callbacks[1]: the environment variable HOOK is not set",
+    ),
+    "a variable with a line break": (
+        'general_settings: {master_key: "os.environ/A\\nB"}',
+        "general_settings.master_key: the environment variable A\\nB is not set",
+    ),
+    "a variable that is no callback": (
+        "litellm_settings: {callbacks: [os.environ/SECRET]}",
+        "litellm_settings.callbacks[0]: " + HIDDEN + " can't be loaded",
+    ),
+    "a variable that is no function": (
+        "general_settings: {custom_auth: os.environ/SECRET}",
+        "general_settings.custom_auth: what the environment variable holds can't be loaded",
+    ),
+    "a variable that is no kind of cache": (
+        "litellm_settings: {cache_params: {type: os.environ/SECRET}}",
+        f"litellm_settings.cache_params.type: only local is served by this version, got {HIDDEN}",
+    ),
     "a variable of the wrong kind": (
         "gate_settings: {hook_timeout: os.environ/SECRET}",
-        "gate_settings.hook_timeout: expected a number of seconds, got what the environment variable holds",
+        "gate_settings.hook_timeout: expected a number of seconds, got " + HIDDEN,
     ),
     "an empty variable": (
         "general_settings: {master_key: os.environ/EMPTY}",
@@ -359,11 +480,11 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     # What later versions serve.
     "redis": (
         "litellm_settings: {cache_params: {type: redis, host: h}}",
-        "litellm_settings.cache_params.type: redis is not served by this version, only local",
+        "litellm_settings.cache_params.type: only local is served by this version, got 'redis'",
     ),
     "a cache of no type": (
         "litellm_settings: {cache_params: {host: h}}",
-        "litellm_settings.cache_params.type: None is not served by this version, only local",
+        "litellm_settings.cache_params.type: only local is served by this version, got None",
     ),
     "a cache as text": (
         "litellm_settings: {cache_params: redis}",
@@ -371,8 +492,14 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     **{
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
-        for name in ("keys", "users", "teams", "redis_url", "inspector", "strict", "lease_seconds")
+        for name in ("keys", "users", "teams", "redis_url", "inspector", "strict", "lease_seconds", "on_store_error")
     },
+    "LiteLLM's guardrails": ("guardrails: [{guardrail_name: a}]", "guardrails: not served by this version"),
+    "LiteLLM's older guardrails": (
+        "litellm_settings: {guardrails: [{a: {}}]}",
+        "litellm_settings.guardrails: not served by this version",
+    ),
+    "another file": ("include: [guards.yaml]", "include: not served by this version"),
     "a window below nothing": (
         "gate_settings: {streaming_window: -1}",
         "gate_settings.streaming_window: expected a whole number from 0, got -1",
@@ -391,6 +518,18 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "general_settings.master_key: expected text, got int",
     ),
     "a blank key": ("general_settings: {master_key: ' '}", "general_settings.master_key: expected text, got none"),
+    "a key with a space": (
+        "general_settings: {master_key: 'sk- 1'}",
+        "general_settings.master_key: holds a character that an API key can't have",
+    ),
+    "a key read with its line's end": (
+        "general_settings: {master_key: os.environ/LINE}",
+        "general_settings.master_key: holds a character that an API key can't have",
+    ),
+    "a key that no header carries": (
+        "general_settings: {master_key: schlüssel}",
+        "general_settings.master_key: holds a character that an API key can't have",
+    ),
     "no key": ("general_settings: {master_key: null}", "general_settings.master_key: expected a value, got nothing"),
     "a quoted truth": (
         "general_settings: {enforce_user_param: 'true'}",
@@ -428,7 +567,35 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     "a list for a word": (
         "gate_settings: {forward_user: [always]}",
-        "gate_settings.forward_user: expected documented or always, got ['always']",
+        "gate_settings.forward_user: expected documented or always, got list",
+    ),
+    "a secret in the wrong place": (
+        "general_settings: {enforce_user_param: {api_key: sk-1}}",
+        "general_settings.enforce_user_param: expected true or false, got dict",
+    ),
+    "a long text in the wrong place": (
+        f"gate_settings: {{on_hook_error: {'x' * 59}}}",
+        "gate_settings.on_hook_error: expected reject or allow, got str",
+    ),
+    "a callback of a long name": (
+        f"litellm_settings: {{callbacks: {'a' * 300}.b}}",
+        f"litellm_settings.callbacks: {'a' * 300}.b: {NOWHERE.replace('nowhere', 'a' * 300)}",
+    ),
+    "a callback with a line break": (
+        'litellm_settings: {callbacks: "a\\nb.c"}',
+        "litellm_settings.callbacks: a\\nb.c: expected module.attribute",
+    ),
+    "a policy with a line break": (
+        'gate_settings: {policies: {"a\\nb": pass}}',
+        f"gate_settings.policies.a\\nb: no endpoint class with a policy; those are {CLASSES}",
+    ),
+    "a time that no float holds": (
+        f"gate_settings: {{hook_timeout: 1{'0' * 400}}}",
+        "gate_settings.hook_timeout: expected a number of seconds, got int",
+    ),
+    "a number that Python does not read": (
+        f"gate_settings: {{max_body_bytes: 1{'0' * 5000}}}",
+        "line 1: this looks like int and is none; text takes quotes",
     ),
     "no time": ("gate_settings: {hook_timeout: 0}", "gate_settings.hook_timeout: expected more than 0 seconds"),
     "a time before now": (
@@ -485,16 +652,26 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     "a path without a slash": (
         "gate_settings: {paths: {v2/ask: completion}}",
-        "gate_settings.paths.v2/ask: a path begins with a slash and ends with none",
+        f"gate_settings.paths.v2/ask: {PATH}",
     ),
     "a path with a slash too many": (
         "gate_settings: {paths: {/: pass}}",
-        "gate_settings.paths./: a path begins with a slash and ends with none",
+        f"gate_settings.paths./: {PATH}",
     ),
     "a path that is a number": (
         "gate_settings: {paths: {2: completion}}",
-        "gate_settings.paths.2: a path begins with a slash and ends with none",
+        f"gate_settings.paths.2: {PATH}",
     ),
+    **{
+        f"a path that no request has: {path}": (
+            f"gate_settings: {{paths: {{'{path}': completion}}}}",
+            f"gate_settings.paths.{path}: {PATH}",
+        )
+        for path in (
+            *("", "/", "//", "/a/", "/a//b", "/a/../b", "/..", "/./a", "/a b", "/a?b", "/a#b", "/a%20b", "/a;b"),
+            *("/größe", "/{id}/ask", "/a/{}", "/{}", "/a{}/b", "https://h/a"),
+        )
+    },
     "a path to no call": (
         "gate_settings: {paths: {/v2/ask: chatting}}",
         "gate_settings.paths./v2/ask: expected a call type such as completion, or pass, got 'chatting'",
@@ -522,7 +699,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
 def test_a_mistake_in_a_file_is_one_line_with_its_place(name, configured):
     text, line = WRONG[name]
     with pytest.raises(ConfigError) as caught:
-        configured(text, {"SECRET": "sk-secret", "EMPTY": ""})
+        configured(text, {"SECRET": "sk-secret", "EMPTY": "", "LINE": "sk-secret\n"})
     told = str(caught.value)
     assert told.startswith("gate.yaml: ")
     assert "\n" not in told
@@ -556,6 +733,24 @@ def test_a_path_that_is_no_file_is_one_line(name, tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         load_settings(name, {}, {})
     assert str(caught.value) == f"{name}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (5, "config: expected a path or a mapping, got int"),
+        (b"gate.yaml", "config: expected a path or a mapping, got bytes"),
+        (["gate.yaml"], "config: expected a path or a mapping, got list"),
+        (True, "config: expected a path or a mapping, got bool"),
+        ("a\0b", "a\\x00b: no path has such a character"),
+        ("a\nb", "a\\nb: No such file or directory"),
+        ("a" * 300, f"{'a' * 300}: File name too long"),
+    ],
+)
+def test_what_is_no_path_is_one_line(config, line):
+    with pytest.raises(ConfigError) as caught:
+        load_settings(config, {}, {})
+    assert str(caught.value) == line
 
 
 WRONG_KEYWORDS: dict[str, tuple[dict[str, object], str]] = {
@@ -604,6 +799,7 @@ UNKNOWN = [
     ("router_settings: {num_retries: 3}", "router_settings", None),
     ("environment_variables: {A: b}", "environment_variables", None),
     ("5: {A: b}", "5", None),
+    ('"a\\nb": 1', "a\\nb", None),
     ("gate_settings: {7: b}", "gate_settings.7", None),
     ("litellm_settings: {cache_params: {type: local, ttl: 5}}", "litellm_settings.cache_params.ttl", None),
     ("model_list: [{model_name: a, litellm_params: {model: a}, model_info: {}}]", "model_list[0].model_info", None),

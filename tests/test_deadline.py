@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from asgi_llm_gate.deadline import DeadlineError, within
+from asgi_llm_gate.deadline import DeadlineError, StrayCancellationError, within
 
 pytestmark = pytest.mark.anyio
 
@@ -195,3 +195,30 @@ async def test_a_coroutine_that_is_given_up_is_closed():
 
 def test_a_deadline_is_a_timeout():
     assert issubclass(DeadlineError, TimeoutError)
+
+
+@on_asyncio
+async def test_a_cancellation_that_nobody_asked_for_is_an_error():
+    """It comes from another task that the coroutine waits for."""
+
+    async def waits_for_another():
+        task = asyncio.ensure_future(asyncio.sleep(NEVER))
+        task.cancel()
+        await task
+
+    with pytest.raises(StrayCancellationError):
+        await within(NEVER, waits_for_another())
+
+
+@on_asyncio
+async def test_a_cancellation_at_once_goes_through_if_it_was_asked_for():
+    async def cancels_its_own_task():
+        asyncio.current_task().cancel()
+        raise asyncio.CancelledError
+
+    async def call():
+        await within(NEVER, cancels_its_own_task())
+
+    task = asyncio.ensure_future(call())
+    await asyncio.wait([task])
+    assert task.cancelled()

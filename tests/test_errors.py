@@ -90,6 +90,13 @@ DETAILS = [
     ("an envelope without message", {"error": {"code": "c"}}, ("The request was refused", None, None, "c")),
     ("an empty message", {"error": {"message": ""}}, ("The request was refused", None, None, "400")),
     ("a number", 42, ("42", None, None, "400")),
+    ("a list", ["a", {"b": 1}], ('["a",{"b":1}]', None, None, "400")),
+    ("keys that are numbers", {1: "x"}, ('{"1":"x"}', None, None, "400")),
+    ("what JSON can't say at all", ["\ud800"], ("The request was refused", None, None, "400")),
+    ("half a surrogate pair", "no \ud800", ("no ?", None, None, "400")),
+    ("an empty text", "", ("The request was refused", None, None, "400")),
+    ("an empty mapping", {}, ("The request was refused", None, None, "400")),
+    ("an empty list", [], ("The request was refused", None, None, "400")),
 ]
 
 
@@ -194,7 +201,16 @@ def test_headers_of_an_exception_go_out_but_not_those_that_frame_its_own_body():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("x-split", "a\r\nset-cookie: b"), ("x\r\ny", "a"), ("x-null", "a\0b"), ("x-ünï", "a"), ("x-snow", "\u2603")],
+    [
+        ("", "a"),
+        ("a b", "a"),
+        ("a:b", "a"),
+        ("x-split", "a\r\nset-cookie: b"),
+        ("x\r\ny", "a"),
+        ("x-null", "a\0b"),
+        ("x-ünï", "a"),
+        ("x-snow", "\u2603"),
+    ],
 )
 def test_no_header_can_split_a_response(name, value):
     _, _, headers = envelope(HTTPException(400, "no", headers={name: value}))
@@ -203,6 +219,10 @@ def test_no_header_can_split_a_response(name, value):
 
 def test_headers_that_are_no_mapping_are_passed_over():
     assert envelope(Meant("no", status_code=400, headers=["x"]))[2] == {b"x-request-id": b"req_1"}
+
+
+def test_space_around_a_header_is_taken_off():
+    assert envelope(Meant("no", status_code=400, headers={"x-a": " b c "}))[2][b"x-a"] == b"b c"
 
 
 def test_numbers_in_headers_are_written_out():

@@ -87,7 +87,7 @@ def test_any_of_several_fields_says_who_the_user_is():
     assert caught.value.message.endswith("'user' or 'safety_identifier' or 'metadata.user_id'")
 
 
-ABSENT = [None, "", "\u200b", [], {}]
+ABSENT: list = [None, "", "\u200b", [], {}]
 PRESENT = ["x", 0, 0.0, False, True, 1, [None], {"a": None}]
 
 

@@ -26,6 +26,7 @@ from asgi_llm_gate.hooks import (
     replacement,
     report_failure,
 )
+from asgi_llm_gate.record import Record
 from tests.harness import JSON, Request, Upstream, answer, chat
 
 pytestmark = pytest.mark.anyio
@@ -304,13 +305,13 @@ def test_anything_else_is_a_mistake_of_the_hook(result):
     with pytest.raises(TypeError, match=type(result).__name__):
         new_data(result)
     with pytest.raises(TypeError, match=type(result).__name__):
-        replacement(result)
+        replacement(Record, result)
     refuse_if_asked(result)
 
 
 def test_a_returned_exception_is_raised():
     exc = HTTPException(400, "no")
-    for reads in (new_data, replacement, refuse_if_asked):
+    for reads in (new_data, functools.partial(replacement, Record), refuse_if_asked):
         with pytest.raises(HTTPException) as caught:
             reads(exc)
         assert caught.value is exc
@@ -318,7 +319,7 @@ def test_a_returned_exception_is_raised():
 
 def test_a_success_hook_cannot_return_a_message():
     with pytest.raises(TypeError, match="str"):
-        replacement("no")
+        replacement(Record, "no")
 
 
 class Says(CallHooks):
@@ -506,9 +507,17 @@ async def test_what_is_not_json_is_500_and_logged(value, caplog):
         assert "not JSON" in caplog.text
 
 
+async def test_a_response_that_cannot_be_dumped_is_500():
+    def fails():
+        raise ValueError("of the hook")
+
+    response, _ = await asked(Says(SUCCESS, lambda **_: SimpleNamespace(model_dump=fails)))
+    assert (response.status, response.error()["message"]) == (500, "Internal server error")
+
+
 CRASHES = {
     "raises": raises(ValueError("sk-of-the-hook")),
-    "an attribute error": lambda **_: None.content,
+    "an attribute error": lambda **_: SimpleNamespace().content,
     "raises TimeoutError": raises(TimeoutError("sk-of-the-hook")),
     "raises what is no exception": raises(SimpleNamespace),
 }

@@ -186,7 +186,7 @@ def http(request):
     return request.param
 
 
-@pytest.fixture(params=HOSTS.values(), ids=HOSTS)
+@pytest.fixture(params=HOSTS.values(), ids=list(HOSTS))
 def client(request, http, stage):
     """A client of the host, served."""
     with (

@@ -14,6 +14,7 @@ import pytest
 from starlette.requests import Request
 
 from asgi_llm_gate import CallHooks, DualCache, UserAPIKeyAuth, get_formatted_prompt
+from asgi_llm_gate.cache import InMemoryCache
 from asgi_llm_gate.errors import intended
 from asgi_llm_gate.litellm_names import HTTPException, importable
 from asgi_llm_gate.loading import LoadError, as_callback, load
@@ -71,6 +72,8 @@ SERVED = {
     "litellm.caching.DualCache": DualCache,
     "litellm.caching.caching.DualCache": DualCache,
     "litellm.caching.dual_cache.DualCache": DualCache,
+    "litellm.caching.in_memory_cache.InMemoryCache": InMemoryCache,
+    "litellm.caching.InMemoryCache": InMemoryCache,
     "litellm.ModelResponse": Record,
     "litellm.types.utils.ModelResponse": Record,
     "litellm.types.utils.ModelResponseStream": Record,

@@ -142,6 +142,48 @@ def test_neighbours_are_importable_while_a_file_is_loaded(tmp_path):
         load("the_neighbour2.handler", None)
 
 
+def test_each_folder_has_its_own_neighbours(tmp_path):
+    """Another configuration's word list of the same name would be the wrong guard."""
+    for folder in ("first", "second"):
+        write(
+            tmp_path / folder, hooks_a=f"import words\nhandler = {folder!r}, words", hooks_b="import words as handler"
+        )
+        write(tmp_path / folder, words=f"banned = {folder!r}")
+    first, second = tmp_path / "first", tmp_path / "second"
+    loaded = {folder: load("hooks_a.handler", folder) for folder in (first, second, first, second)}
+    for folder, (name, words) in loaded.items():
+        assert name == words.banned == folder.name
+        assert load("hooks_b.handler", folder) is words
+        assert load("words.banned", folder) == folder.name
+    assert sys.modules["words"] is loaded[first][1]
+
+
+def test_each_folder_has_its_own_packages(tmp_path):
+    """Relative imports stay within a configuration's folder, also where another has a package of the name."""
+    for folder in ("first", "second"):
+        package(tmp_path / folder, "guards", f"flavour = {folder!r}")
+        write(tmp_path / folder, guards__hooks="from . import flavour\nfrom .lists import words as handler")
+        write(tmp_path / folder, guards__lists="from guards import flavour\nwords = [flavour]")
+        write(tmp_path / folder, guards__more="from .hooks import handler")
+    for folder in ("first", "second"):
+        handler = load("guards.hooks.handler", tmp_path / folder)
+        assert handler == [folder]
+        assert load("guards.more.handler", tmp_path / folder) is handler
+    assert sys.modules["guards"].flavour == sys.modules["guards.hooks"].flavour == "first"
+
+
+def test_a_neighbour_named_like_a_module_of_the_app_does_not_take_its_place(tmp_path, monkeypatch):
+    """What Python finds by itself stays where it is; so do `__main__` and the libraries."""
+    app, folder = tmp_path / "app", tmp_path / "folder"
+    write(app, of_app="owner = 'app'")
+    monkeypatch.syspath_prepend(app)
+    module = importlib.import_module("of_app")
+    main, library = sys.modules["__main__"], sys.modules["json"]
+    write(folder, of_app="", __main__="", json="", beside="import json, of_app, __main__ as main\nhandler = 1")
+    load("beside.handler", folder)
+    assert (sys.modules["of_app"], sys.modules["__main__"], sys.modules["json"]) == (module, main, library)
+
+
 def test_a_neighbour_written_since_the_last_load_is_found(tmp_path, monkeypatch):
     """Also on a file system whose clock is too coarse to tell."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -228,6 +270,7 @@ WRONG_NAMES = {
     "llamaguard_moderations": "not served by this version",
     "no_such_module.handler": "there is no module no_such_module, beside the configuration file or installed",
     "json.no_such_part.handler": "there is no module json.no_such_part, beside the configuration file or installed",
+    f"{'a' * 300}.handler": f"there is no module {'a' * 300}, beside the configuration file or installed",
     "json.no_such_name": "json has no no_such_name",
 }
 
@@ -284,6 +327,43 @@ def test_a_file_that_failed_is_forgotten_and_may_be_mended(tmp_path):
     assert load("mended.handler", tmp_path) == 1
 
 
+def test_a_file_that_failed_takes_its_neighbours_with_it(tmp_path):
+    """So that a mended neighbour is read anew; what was there before, and what is installed, stays."""
+    package(tmp_path, "lists", "")
+    write(
+        tmp_path, lists__words="", other="handler = 1", failed="import other, lists.words, tabnanny\nraise ValueError"
+    )
+    load("other.handler", tmp_path)
+    before = set(sys.modules)
+    with pytest.raises(LoadError):
+        load("failed.handler", tmp_path)
+    assert set(sys.modules) - before == {"tabnanny"}
+    assert before <= set(sys.modules)
+
+
+def test_a_file_that_failed_leaves_what_is_installed_below_its_folder(tmp_path, monkeypatch):
+    """An environment is often kept beside the configuration, and libraries in C are imported only once."""
+    site = tmp_path / ".venv" / "site"
+    write(site, installed_below="")
+    monkeypatch.syspath_prepend(site)
+    write(tmp_path, failed="import installed_below\nraise ValueError")
+    with pytest.raises(LoadError):
+        load("failed.handler", tmp_path)
+    assert "installed_below" in sys.modules
+
+
+def test_a_second_file_of_a_name_that_fails_gives_the_name_back(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    write(first, hooks_c="import words_c\nhandler = words_c", words_c="")
+    write(second, hooks_c="import words_c\nraise ValueError", words_c="")
+    handler = load("hooks_c.handler", first)
+    before = dict(sys.modules)
+    with pytest.raises(LoadError):
+        load("hooks_c.handler", second)
+    assert sys.modules == before
+    assert sys.modules["words_c"] is handler
+
+
 def test_a_file_that_exits_leaves_nothing_behind(tmp_path):
     """What is no mistake of the file goes its way, here to the interpreter."""
     write(tmp_path, leaving="raise SystemExit(3)")
@@ -321,6 +401,27 @@ def test_threads_that_load_the_same_file_run_it_once(tmp_path):
     assert load("counted.times", tmp_path) == [1]
 
 
+def test_threads_that_load_files_of_one_name_get_each_its_own(tmp_path):
+    """Also the neighbours, and LiteLLM's names are gone in the end."""
+    text = "from litellm.caching import DualCache\nimport words_d\nhandler = words_d.owner"
+    for number in range(4):
+        write(tmp_path / str(number), hooks_d=text, words_d=f"owner = {number}")
+    found: list[tuple[int, object]] = []
+    barrier = threading.Barrier(8)
+
+    def run(number: int) -> None:
+        barrier.wait(10)
+        found.append((number, load("hooks_d.handler", tmp_path / str(number))))
+
+    threads = [threading.Thread(target=run, args=(number % 4,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(found) == sorted((number % 4, number % 4) for number in range(8))
+    assert not [name for name in sys.modules if name.partition(".")[0] == "litellm"]
+
+
 class Guard:
     async def async_pre_call_hook(self, data): ...
 
@@ -332,6 +433,30 @@ class Needy(Guard):
 class Faulty(Guard):
     def __init__(self):
         raise ValueError("no\nluck")
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+class Mute(Guard):
+    def __init__(self):
+        raise MuteError
+
+
+class Unreadable:
+    async_pre_call_hook = type
+
+
+class Crashing:
+    @property
+    def async_pre_call_hook(self):
+        raise LookupError("not\nyet")
+
+
+class Hasty(Guard):
+    hook_timeout = "5"
 
 
 class Idle(CallHooks):
@@ -377,6 +502,13 @@ WRONG_CALLBACKS = {
     "a misspelt hook": (Misspelt(), "Misspelt has no hook; "),
     "a class that needs arguments": (Needy, "Needy can't be made: TypeError: Needy.__init__() missing 1 required "),
     "a class that fails": (Faulty, "Faulty can't be made: ValueError: no luck"),
+    "a class that fails without a word": (Mute, "Mute can't be made: MuteError: (it can't say what)"),
+    "a hook without a signature": (
+        Unreadable(),
+        "Unreadable can't be read: ValueError: no signature found for builtin <class 'type'>",
+    ),
+    "a hook that can't be had": (Crashing(), "Crashing can't be read: LookupError: not yet"),
+    "a time limit that is none": (Hasty(), "Hasty.hook_timeout: expected seconds above 0, got '5'"),
     "a hook that needs what there is not": (Wanting, "Wanting.async_moderation_hook needs mood; "),
 }
 

@@ -733,3 +733,114 @@ async def test_gates_nest():
         outer.release.set()
     assert said(Response(client.sent)) == "no"
     assert (inner.ended, app.log) == (["judged"], ["http.disconnect", "done"])
+
+
+@pytest.mark.parametrize("kind", ["two", "a poll"])
+async def test_everyone_who_waits_in_receive_is_told(kind):
+    """Starlette's listener waits there while a handler asks `request.is_disconnected()`, which cancels its own call."""
+
+    async def listen_twice(app, receive, send):
+        async with anyio.create_task_group() as group:
+            group.start_soon(listens, app, receive, send)
+            await anyio.wait_all_tasks_blocked()
+            if kind == "two":
+                group.start_soon(listens, app, receive, send)
+            else:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await receive()
+            ready.set()
+
+    ready = anyio.Event()
+    judge, app = Judge("no", waits=True), App(listen_twice)
+    async with anyio.create_task_group() as group:
+        group.start_soon(Client(chat()).to, LLMGate(app, callbacks=[judge], cancel_grace=EVER))
+        await ready.wait()
+        judge.release.set()
+    assert app.log == ["http.disconnect"] * (2 if kind == "two" else 1) + ["done"]
+
+
+@pytest.mark.parametrize("_", range(10))
+async def test_without_grace_the_app_has_one_turn_after_it_is_told(_):
+    """In whatever order the loop wakes its tasks."""
+    app = App(listens, sleeps)
+    await Request(chat()).to(LLMGate(app, callbacks=[Judge("no")], cancel_grace=0))
+    assert app.log == ["http.disconnect", "cancelled"]
+
+
+async def test_a_refused_call_is_reported_once_even_if_the_app_raises_when_it_is_told():
+    """Starlette's apps do: ClientDisconnect."""
+    reporter = Reporter()
+    gate = LLMGate(App(listens, raising), callbacks=[Judge("no"), reporter], cancel_grace=EVER)
+    assert said(await Request(chat()).to(gate)) == "no"
+    assert [exc.message for exc in reporter.told] == ["no"]
+
+
+async def test_an_app_that_raised_has_decided_the_call():
+    """A verdict that comes while failure hooks are told of it is too late."""
+
+    class Slow(Reporter):
+        async def async_post_call_failure_hook(self, original_exception):
+            judge.release.set()
+            await anyio.wait_all_tasks_blocked()
+            return await super().async_post_call_failure_hook(original_exception)
+
+    judge, slow, client = Judge("no", waits=True), Slow(), Client(chat())
+    with pytest.raises(RuntimeError, match="boom"):
+        await client.to(LLMGate(App(raising), callbacks=[judge, slow]))
+    assert ([str(exc) for exc in slow.told], client.sent) == (["boom"], [])
+
+
+async def test_a_replacement_for_an_apps_exception_reaches_the_client_without_a_verdict():
+    judge, client = Judge(waits=True), Client(chat())
+    gate = LLMGate(App(raising), callbacks=[judge, Reporter(HTTPException(418, "teapot"))])
+    with pytest.raises(RuntimeError, match="boom"):
+        await client.to(gate)
+    response = Response(client.sent)
+    assert (response.status, response.error()["message"]) == (418, "teapot")
+
+
+@pytest.mark.parametrize("verdict", [None, "no"], ids=["good", "bad"])
+async def test_a_response_too_large_to_look_at_waits_for_the_verdict_too(verdict):
+    judge, client = Judge(verdict, waits=True), Client(chat())
+    callbacks = [judge, Success([])]
+    async with anyio.create_task_group() as group:
+        gate = LLMGate(App(answers), callbacks=callbacks, max_response_bytes=1, cancel_grace=EVER)
+        group.start_soon(client.to, gate)
+        await anyio.wait_all_tasks_blocked()
+        assert client.sent == []
+        judge.release.set()
+    response = Response(client.sent)
+    if verdict:
+        assert said(response) == "no"
+    else:
+        assert (response.status, response.error()["code"]) == (502, "response_too_large")
+
+
+@pytest.mark.parametrize("verdict", [None, "no"], ids=["good", "bad"])
+async def test_a_send_that_fails_raises_what_it_raised(verdict):
+    """Hosts know OSError for a client that left; they do not know groups of exceptions."""
+
+    class Gone(Client):
+        async def send(self, message):
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await Gone(chat()).to(LLMGate(App(answers), callbacks=[Judge(verdict)], cancel_grace=EVER))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_nobody_asked_for_is_a_crash(caplog):
+    """It comes from a task of the hook's own; passed on, it would end the whole call without an answer."""
+
+    class Stray(CallHooks):
+        async def async_moderation_hook(self, data):
+            task = asyncio.ensure_future(asyncio.sleep(0))
+            task.cancel()
+            await task
+
+    response = await Request(chat()).to(LLMGate(App(listens), callbacks=[Stray()], cancel_grace=EVER))
+    assert (response.status, response.error()["code"]) == (500, "internal_error")
+    assert "Stray.async_moderation_hook failed" in caplog.text
+    response = await Request(chat()).to(LLMGate(Upstream(), callbacks=[Stray()], on_hook_error="allow"))
+    assert response.json() == {"ok": True}

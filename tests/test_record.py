@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from types import SimpleNamespace
+from collections import ChainMap, OrderedDict, UserDict
+from types import MappingProxyType, SimpleNamespace
 
 import orjson
 import pytest
@@ -163,3 +164,48 @@ def test_python_can_copy_a_record(copied):
     assert type(twin) is Chunk
     assert twin == record
     assert twin is not record
+
+
+@pytest.mark.parametrize("kind", [OrderedDict, MappingProxyType, UserDict, ChainMap])
+def test_any_mapping_becomes_a_record(kind):
+    record = as_record(kind({"choices": [kind({"index": 0})]}), Chunk)
+    assert record.choices[0].index == 0
+    assert record.choices[0].content is None
+    assert record.model_dump_json() == '{"choices":[{"index":0}]}'
+
+
+WRITES = {
+    "update": lambda record: record.update({"delta": {}}),
+    "update by name": lambda record: record.update(delta={}),
+    "update by pairs": lambda record: record.update([("delta", {})]),
+    "setdefault": lambda record: record.setdefault("delta", {}),
+    "in place": lambda record: record.__ior__({"delta": {}}),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_every_way_to_write_into_a_dict_makes_records(write):
+    record = Chunk()
+    write(record)
+    assert record.delta.content is None
+
+
+def test_setdefault_keeps_what_is_there():
+    record = Chunk(content="a")
+    assert record.setdefault("content", "b") == "a"
+    assert record.setdefault("model") is None
+    assert record == {"content": "a", "model": None}
+
+
+def test_what_was_put_inside_by_a_list_is_converted_anew():
+    record = as_record({"choices": []}, Chunk)
+    record.choices.append({"delta": {}})
+    assert as_record(record, Chunk) is record
+    assert record.choices[0].delta.content is None
+
+
+def test_hidden_params_are_a_dict_that_stays_hidden():
+    record = Record(a=1)
+    record._hidden_params["model_id"] = "m"
+    assert record._hidden_params == {"model_id": "m"}
+    assert record == {"a": 1}

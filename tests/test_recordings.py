@@ -48,12 +48,32 @@ class PassesLate(CallHooks):
         await anyio.wait_all_tasks_blocked()
 
 
+class ReadsStreams(CallHooks):
+    """Hooks of streams that look at every text and every chunk, and change nothing."""
+
+    streaming_channels = ("text", "tool_calls", "refusal", "reasoning")
+
+    async def async_post_call_streaming_hook(self, user_api_key_dict, response):
+        return str(response)
+
+    async def async_post_call_streaming_iterator_hook(self, user_api_key_dict, response, request_data):
+        async for chunk in response:
+            yield chunk
+
+
+class ReadsText(CallHooks):
+    async def async_post_call_streaming_hook(self, response):
+        """Look on."""
+
+
 HOOKS = {
     "no hook": list,
     "a pre-call hook": lambda: [Reader()],
     "hooks of every stage": lambda: [Witness()],
     "hooks of every stage, twice": lambda: [Witness(), Witness()],
     "late moderation": lambda: [PassesLate()],
+    "a text hook": lambda: [ReadsText()],
+    "hooks of streams, late moderation": lambda: [ReadsStreams(), PassesLate(), ReadsStreams()],
     "late moderation, hooks of every stage": lambda: [PassesLate(), Witness()],
 }
 

@@ -252,6 +252,8 @@ async def test_a_refused_call_passes_no_later_hook_and_reaches_no_app():
     upstream, later = Upstream(), Later()
     await Request(chat()).to(LLMGate(upstream, callbacks=[refusing(), later]))
     assert (upstream.calls, later.ran) == ([], [])
+    await Request(chat()).to(LLMGate(upstream, callbacks=[later]))
+    assert (len(upstream.calls), later.ran) == (1, ["pre", "moderation", "success"])
 
 
 INSPECTED = sorted({f"/v1{row.suffix}" for row in ENDPOINTS if row.inspected})

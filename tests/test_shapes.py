@@ -59,6 +59,10 @@ PLAIN_PLACES = [
     ("instructions", lambda word: {"instructions": word}),
     ("a query", lambda word: {"query": word}),
     ("documents", lambda word: {"documents": ["x", {"text": word}]}),
+    ("variables of a prompt", lambda word: {"prompt": {"id": "p", "variables": {"a": word}}}),
+    ("a custom tool's call", lambda word: {"input": [{"type": "custom_tool_call", "input": word}]}),
+    ("a summary of reasoning", lambda word: {"input": [{"summary": [{"type": "summary_text", "text": word}]}]}),
+    ("messages, as vLLM embeds them", lambda word: {"messages": [{"role": "user", "content": word}]}),
 ]
 PLACES = [
     pytest.param(shape, place, id=f"{shape.__name__.rpartition('.')[2]}: {name}")
@@ -102,7 +106,19 @@ def test_parts_of_one_message_run_on_and_messages_do_not():
     assert chat.prompt_text(data) == "Hello world\nhel\nlo"
 
 
-TEXTLESS = [None, 1, True, 1.5, [1, 2], [[1], [2]], [None], {}, [{}], [[]], [{"type": "image_url", "image_url": "u"}]]
+TEXTLESS: list = [
+    None,
+    1,
+    True,
+    1.5,
+    [1, 2],
+    [[1], [2]],
+    [None],
+    {},
+    [{}],
+    [[]],
+    [{"type": "image_url", "image_url": "u"}],
+]
 
 
 @pytest.mark.parametrize("value", TEXTLESS, ids=repr)
@@ -156,7 +172,19 @@ def test_a_prompt_that_is_not_there_is_no_text():
     assert get_formatted_prompt(data={}, call_type="whatever") == ""
 
 
-COUNTS = [(None, 1), (1, 1), (3, 3), (128, 128), (129, 1), (0, 1), (-1, 1), ("3", 1), (2.0, 1), ([], 1), (True, 1)]
+COUNTS: list = [
+    (None, 1),
+    (1, 1),
+    (3, 3),
+    (128, 128),
+    (129, 1),
+    (0, 1),
+    (-1, 1),
+    ("3", 1),
+    (2.0, 1),
+    ([], 1),
+    (True, 1),
+]
 
 
 @pytest.mark.parametrize(("n", "count"), COUNTS)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import time
 from typing import TYPE_CHECKING, Any
+
+from asgi_llm_gate.cache.methods import CacheMethods
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,22 +17,27 @@ if TYPE_CHECKING:
 DEFAULT_TTL = 600.0
 
 
-class InMemoryCache:
+class InMemoryCache(CacheMethods):
     """A dict whose entries expire.
 
     An overwrite or an increment does not extend the life of an entry that is still alive, so that a counter keeps its
     window (as in LiteLLM's cache). Full, it drops the entry that would expire first.
 
     Args:
-        max_items: The most entries that are kept.
+        max_size_in_memory: The most entries that are kept, at least one.
         default_ttl: Seconds an entry lives when nothing else is said.
         clock: Seconds that only go up.
     """
 
     def __init__(
-        self, max_items: int = 10_000, default_ttl: float = DEFAULT_TTL, *, clock: Callable[[], float] = time.monotonic
+        self,
+        max_size_in_memory: int = 10_000,
+        default_ttl: float = DEFAULT_TTL,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        **_options: Any,
     ) -> None:
-        self._max_items = max_items
+        self._max_items = max_size_in_memory
         self._default_ttl = default_ttl
         self._clock = clock
         self._entries: dict[str, tuple[float, Any]] = {}
@@ -37,20 +45,21 @@ class InMemoryCache:
         self._expiries: list[tuple[float, int, str]] = []
         self._stored = itertools.count()
 
-    def get(self, key: str) -> Any:
+    def get_cache(self, key: str, *_arguments: Any, **_options: Any) -> Any:
         """Return a value, or None if there is none that lives."""
         entry = self._entries.get(key)
         return entry[1] if entry is not None and entry[0] > self._clock() else None
 
-    def set(self, key: str, value: Any, ttl: float | None = None, *, refresh_ttl: bool = False) -> None:
-        """Store a value for `ttl` seconds, or for what is left to the entry that is overwritten.
-
-        Args:
-            key: Its name.
-            value: Anything; it is kept as it is.
-            ttl: Seconds; the default's if None.
-            refresh_ttl: Start the time anew for an entry that is still alive too.
-        """
+    def set_cache(
+        self,
+        key: str,
+        value: Any,
+        *_arguments: Any,
+        ttl: float | None = None,
+        refresh_ttl: bool = False,
+        **_options: Any,
+    ) -> None:
+        """Store a value for `ttl` seconds, or for what is left to the entry that is overwritten."""
         now = self._clock()
         entry = self._entries.get(key)
         if entry is not None and entry[0] > now and not refresh_ttl:
@@ -66,26 +75,24 @@ class InMemoryCache:
         if len(self._expiries) > 2 * self._max_items:
             self._expiries = sorted((expiry, next(self._stored), key) for key, (expiry, _) in self._entries.items())
 
-    def increment(self, key: str, value: float, ttl: float | None = None, *, refresh_ttl: bool = False) -> float:
-        """Add to a number and return the sum; a missing one counts as 0."""
-        total: float = (self.get(key) or 0) + value
-        self.set(key, total, ttl, refresh_ttl=refresh_ttl)
-        return total
-
-    def ttl(self, key: str) -> float | None:
-        """Return the seconds that an entry still has, or None if there is none that lives."""
-        entry = self._entries.get(key)
-        left = 0.0 if entry is None else entry[0] - self._clock()
-        return left if left > 0 else None
-
-    def delete(self, key: str) -> None:
+    def delete_cache(self, key: str, *_arguments: Any, **_options: Any) -> None:
         """Forget an entry."""
         self._entries.pop(key, None)
 
-    def clear(self) -> None:
+    def flush_cache(self) -> None:
         """Forget everything."""
         self._entries.clear()
         self._expiries.clear()
+
+    def get_ttl(self, key: str) -> int | None:
+        """Return the seconds that a key still has, rounded up, or None if it has no end or there is no such key."""
+        entry = self._entries.get(key)
+        left = 0.0 if entry is None else entry[0] - self._clock()
+        return math.ceil(left) if 0 < left < math.inf else None
+
+    async def async_increment(self, key: str, value: float, *_arguments: Any, **options: Any) -> float:
+        """Add to a number and return the sum: LiteLLM's name of `async_increment_cache` in this tier."""
+        return self.increment_cache(key, value, **options)
 
     def _make_room(self, now: float) -> None:
         """Drop what has expired, and what expires soonest while there is no room for one more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,6 +16,7 @@ Json = dict[str, Any]
 TextName = tuple[Any, ...]
 
 Channel = Literal["text", "tool_calls", "refusal", "reasoning"]
+CHANNELS: tuple[Channel, ...] = get_args(Channel)
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ class ChoiceStream(ABC):
     def finishing(self, chunk: Json) -> Iterator[TextName]:
         """Yield the index of each choice that a chunk finishes."""
         for choice in objects(chunk.get("choices", [])):
-            if choice.get("finish_reason") is not None:
+            if choice.get("finish_reason"):
                 yield (_index(choice),)
 
     def is_preamble(self, chunk: Json) -> bool:
@@ -75,7 +75,7 @@ class ChoiceStream(ABC):
 
     def says_nothing(self, choice: Json) -> bool:
         """Tell whether a choice without a piece says nothing else either."""
-        return choice.get("finish_reason") is None and not choice.get("text")
+        return not choice.get("finish_reason") and not choice.get("text")
 
     def seen(self, chunk: Json) -> bool:
         """Take note of a chunk's head and of which choices it opens and finishes."""
@@ -84,7 +84,7 @@ class ChoiceStream(ABC):
             self._head = {name: value for name, value in chunk.items() if name in _HEAD}
         for choice in objects(chunk.get("choices", [])):
             index = _index(choice)
-            if choice.get("finish_reason") is not None:
+            if choice.get("finish_reason"):
                 self._finished.add(index)
             self._open[index] = None
             mended = self.mend(choice, index) or mended

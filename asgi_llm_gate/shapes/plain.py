@@ -34,4 +34,4 @@ def open_stream() -> None:
 
 
 def open_assembly() -> None:
-    """Return None."""
+    """Return None, for the same reason."""

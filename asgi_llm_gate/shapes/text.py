@@ -37,7 +37,7 @@ class Response(Record):
 
 def prompt_text(data: Json) -> str:
     """Return the prompts and the suffix, a line each; prompts given as token ids have no text."""
-    return lines(fields(data, TEXT_REQUEST_FIELDS))
+    return lines(fields(data, (*TEXT_REQUEST_FIELDS, "messages")))
 
 
 def rejection(data: Json, message: str, *, id: str, created: int) -> Json:

@@ -1,0 +1,72 @@
+"""Measure, and print a table."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import orjson
+
+from benchmarks.imports import measure_import
+from benchmarks.measure import Figure, measure
+from benchmarks.rows import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every row, print the table, and write the figures where asked."""
+    options = _parser().parse_args(arguments)
+    figures = [
+        *anyio.run(partial(measure, rows(), options.rounds)),
+        measure_import(options.rounds),
+    ]
+    sys.stdout.write(_table(figures))
+    if options.json is not None:
+        options.json.write_bytes(_report(figures, options.rounds))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure what the gate costs beside the bare app, as a ratio to decoding and encoding the same "
+        "JSON once. A chunk's ratio is to the chunk, the import's to importing the dependencies alone.",
+        epilog="The bounds are not enforced yet: the exit status is 0 whatever is over.",
+    )
+    parser.add_argument("--rounds", type=_rounds, default=15, metavar="N", help="rounds to measure (default 15)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
+    return parser
+
+
+def _rounds(text: str) -> int:
+    rounds = int(text)
+    if rounds < 1:
+        raise argparse.ArgumentTypeError("expected a whole number from 1")
+    return rounds
+
+
+def _table(figures: Iterable[Figure]) -> str:
+    lines = [f"{'row':40} {'µs':>10} {'ratio':>7} {'bound':>6}"]
+    lines += [f"{f.name:40} {f.microseconds:10.2f} {f.ratio:7.2f} {f.bound:6g}  {f.verdict}" for f in figures]
+    return "\n".join(lines) + "\n"
+
+
+def _report(figures: Iterable[Figure], rounds: int) -> bytes:
+    report = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "rounds": rounds,
+        "rows": [{**asdict(figure), "verdict": figure.verdict} for figure in figures],
+    }
+    return orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+if __name__ == "__main__":
+    main()
