@@ -357,7 +357,7 @@ async def test_a_generator_that_yields_nothing_is_a_short_answer():
         yield
 
     response = await streamed(said("a"), Chunks(nothing))
-    assert [got["choices"][0]["finish_reason"] for got in chunks_of(response)] == ["stop"]
+    assert [got["choices"][0]["finish_reason"] for got in chunks_of(response)] == [None, "stop"]
     assert response.body.endswith(wire(DONE))
 
 

@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 
 from asgi_llm_gate import sse
 from asgi_llm_gate.sse import (
-    DONE,
     Decoder,
     Event,
     EventTooLargeError,
     dumps,
     encode,
-    encode_stream,
     is_whole,
     json_of,
 )
@@ -146,7 +144,6 @@ def test_what_carries_no_object_carries_nothing(data):
 def test_chunks_are_written_in_one_line_each():
     assert encode({"a": "x\ny"}) == b'data: {"a":"x\\ny"}\n\n'
     assert encode({"a": 1}, "e") == b'event: e\ndata: {"a":1}\n\n'
-    assert encode_stream([{"a": 1}, {}]) == b'data: {"a":1}\n\ndata: {}\n\n' + DONE
 
 
 @given(st.dictionaries(st.text(max_size=3), st.text()))

@@ -82,6 +82,7 @@ class ChoiceStream(ABC):
         mended = False
         if self._head is None and chunk.get("id"):
             self._head = {name: value for name, value in chunk.items() if name in _HEAD}
+            self._head.setdefault("object", self._object)
         for choice in objects(chunk.get("choices", [])):
             index = _index(choice)
             if choice.get("finish_reason"):
@@ -117,8 +118,8 @@ class ChoiceStream(ABC):
         yield {"error": error}
 
     def _chunk(self, choice: Json) -> Json:
-        head = self._head or {"id": "", "created": 0, "model": ""}
-        return {"object": self._object, **head, "choices": [choice]}
+        head = self._head or {"id": "", "object": self._object, "created": 0, "model": ""}
+        return {**head, "choices": [choice]}
 
 
 _HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
