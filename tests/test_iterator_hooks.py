@@ -704,3 +704,9 @@ async def test_the_apps_error_event_passes_behind_what_was_said():
     response = await streamed(body, Chunks(passes), Texts(lambda piece: None, 10))
     assert orjson.loads(response.body.split(b"\n\n")[-2].removeprefix(b"data: "))["error"]["message"] == "broke"
     assert texts(response) == {0: "a"}
+
+
+async def test_chunks_behind_the_end_go_nowhere():
+    """The generators have come to their end, so nobody would have looked at them; comments may pass."""
+    response = await streamed(wire(A, DONE, B) + b": bye\n\n", Chunks(passes))
+    assert response.body == wire(A, DONE) + b": bye\n\n"
