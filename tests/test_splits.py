@@ -6,7 +6,7 @@ import re
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
@@ -155,6 +155,11 @@ def streams(draw):
     return body + draw(st.sampled_from([b"", DONE + b"\n\n", DONE, b'data: {"choi']))
 
 
+# What each way of drawing a stream may come to.
+EVERYTHING = b"".join(
+    b"data: %b\n\n" % orjson.dumps({**HEAD, "choices": [choices(0, delta, None, {"content": []})]})
+    for delta in ({"content": "abc"}, {"refusal": "a"}, parts("ab", "ac"), tool_call(1, "a{}"), {"content": "b"}, {})
+)
 CUTS = st.one_of(
     st.lists(st.integers(min_value=0), max_size=12),
     st.integers(1, 9).map(lambda size: range(0, 100_000, size)),
@@ -248,6 +253,7 @@ class TestGenerated(OneBackend):
 
     @thorough
     @given(body=streams())
+    @example(body=EVERYTHING)
     async def test_log_probabilities_go_with_a_changed_text_alone(self, body):
         """Where the text of a choice differs they are gone; where it does not, they are as they came."""
         hook = Texts(lambda piece: piece.replace("a", "x"), 0, ALL)
@@ -259,6 +265,7 @@ class TestGenerated(OneBackend):
 
     @thorough
     @given(body=streams(), size=st.integers(0, 30))
+    @example(body=EVERYTHING, size=2)
     async def test_a_window_loses_no_text_and_moves_none_to_another_place(self, body, size):
         hook = Texts(lambda piece: None, size, ALL)
         assert spoken(await streamed(CHAT, [body], hook)) == spoken(body)
