@@ -173,7 +173,7 @@ def test_a_shared_part_may_be_made_of_another(configured):
     text = """
 x-parts: &parts {hook_timeout: 1, cancel_grace: 1}
 x-below: {deeper: &others {<<: *parts, hook_timeout: 2}}
-gate_settings: {<<: [*others, {hook_timeout: 4, body_timeout: 4}], cancel_grace: 3}
+gate_settings: {<<: [*others, {body_timeout: 4}], cancel_grace: 3}
 """
     settings = configured(text)
     assert (settings.hook_timeout, settings.cancel_grace, settings.body_timeout) == (2, 3, 4)

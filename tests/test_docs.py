@@ -4,7 +4,10 @@ from __future__ import annotations
 import __future__
 
 import argparse
+import copy
+import gzip
 import importlib
+import inspect
 import io
 import json
 import os
@@ -21,7 +24,7 @@ import httpx
 import pytest
 import yaml
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import Request as StarletteRequest
 from starlette.responses import JSONResponse
 
 from asgi_llm_gate import CallHooks, Forwarder, LLMGate
@@ -30,8 +33,11 @@ from asgi_llm_gate.config import ConfigError, Settings, load_settings
 from asgi_llm_gate.endpoints import ENDPOINTS, WEBSOCKETS
 from asgi_llm_gate.litellm_names import importable
 from tests.commandline import ROOT, command, environment, serving
+from tests.harness import Request, Upstream
 from tests.servers import serve
 
+GUARDING = ROOT / "docs" / "guarding.md"
+UPSTREAMS = ROOT / "docs" / "upstreams.md"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 
 # How each block or command that is not run begins, and why it is not.
@@ -95,8 +101,7 @@ def same(expected: Any, found: Any, name: str = "") -> bool:
 
 def matches(expected: str, found: str) -> bool:
     """Compare texts: a line of "…" stands for any lines, "…" within a line for some of it."""
-    pattern = re.escape(expected).replace("…\\\n", "(?:.*\n)*", 0)
-    pattern = re.sub(r"(?m)^…\\?\n", "(?:.*\n)*", pattern).replace("…", ".+")
+    pattern = re.sub(r"(?m)^…\\\n", "(?:.*\n)*", re.escape(expected)).replace("…", ".+")
     return re.fullmatch(pattern, found) is not None
 
 
@@ -206,7 +211,7 @@ class Reader:
         if program == "curl":
             return curl(arguments)
         if program == "export":
-            self.env.update(argument.split("=", 1) for argument in arguments)
+            self.env.update(re.findall(r"^(\w+)=(.*)", "\n".join(arguments), re.MULTILINE))
             return ""
         if arguments[:1] == ["check"]:
             return self._finished(command(*arguments))
@@ -223,13 +228,8 @@ class Reader:
         quoted = f"127.0.0.1:{arguments.pop(arguments.index('--port') + 1) if '--port' in arguments else 4000}"
         arguments = [str(self.folder / word) if (self.folder / word).exists() else word for word in arguments]
         arguments = [word for word in arguments if word != "--port"] + ["--port", "0"]
-        stream = "stdout"
-        if program == "uvicorn":
-            argv = [*command()[:1], "-m", "uvicorn", "--app-dir", str(self.folder), *arguments]
-            stream = "stderr"
-        else:
-            argv = command(*({"scripts/demo": ["demo"], "asgi-llm-gate": []}[program]), *arguments)
-        server = self._servers.enter_context(serving(argv, url_in=stream, env=self.env))
+        argv = command(*({"scripts/demo": ["demo"], "asgi-llm-gate": []}[program]), *arguments)
+        server = self._servers.enter_context(serving(argv, env=self.env))
         self.ports[quoted] = server.url.removeprefix("http://")
         return "".join(server.lines)
 
@@ -342,16 +342,17 @@ def test_the_settings_listed_are_those_there_are():
     assert {name: None if given == "-" else yaml.safe_load(*code(given)) for name, given in listed.items()} == there
 
 
-@pytest.mark.parametrize(("name", "section"), [(code(row[0])[0], code(row[1])) for row in SETTINGS])
-def test_a_setting_stands_where_the_page_says(name, section):
-    """A section knows its settings; `model_list` stands alone, and what has no section is a keyword only."""
-    empty: dict[str, Any] = {section[0]: {name: None}} if section else {name: None}
-    if name in LLMGate(Starlette(), **{name: getattr(Settings(), name)}).settings.__slots__ and name == "cache":
-        assert section == []
-        return
-    place = f"{section[0]}.{name}" if section else name
-    with pytest.raises(ConfigError, match=rf"^{re.escape(place)}: (?:expected a value|must be a list)"):
-        load_settings(empty, {})
+@pytest.mark.parametrize(("name", "section"), [(code(row[0])[0], "".join(code(row[1]))) for row in SETTINGS])
+def test_a_setting_stands_where_the_page_says(name, section, caplog):
+    """Where it stands a value of nothing is a mistake; a file has no place for what is a keyword only."""
+    place = f"{section}.{name}" if section else name
+    try:
+        load_settings({section: {name: None}} if section else {name: None}, {})
+        told = caplog.messages[0]
+    except ConfigError as exc:
+        told = str(exc)
+    expected = {"cache": " is not a setting", "model_list": ": must be a list"}.get(name, ": expected a value")
+    assert told.startswith(f"{place}{expected}")
 
 
 @pytest.mark.parametrize(
@@ -372,24 +373,78 @@ def test_a_mistake_looks_as_the_page_says(content, message, tmp_path, monkeypatc
 
 def test_the_endpoints_listed_are_those_there_are():
     """The tables of the page have the call types, names and paths of the gate's own."""
-    page = ROOT / "docs" / "guarding.md"
     inspected = [
         [f"`{row.call_type}`", f"`{row.litellm_call_type}`", f"`{row.suffix}`", "yes" if row.has_user else "no"]
         for row in ENDPOINTS
         if row.inspected
     ]
-    assert [row[:4] for row in table(page, "call type")] == inspected
+    assert [row[:4] for row in table(GUARDING, "call type")] == inspected
     by_policy: dict[str, list[str]] = {}
     for row in (*ENDPOINTS, *WEBSOCKETS):
         if not row.inspected:
             kind = " (WebSocket)" if row in WEBSOCKETS else ""
             by_policy.setdefault(row.call_type, []).append(f"`{row.suffix}`{kind}")
-    listed = {code(name)[0]: paths.split(", ") for name, paths in table(page, "class")}
+    listed = {code(name)[0]: paths.split(", ") for name, paths in table(GUARDING, "class")}
     assert listed == by_policy
 
 
+def test_the_forwarders_arguments_are_those_listed():
+    """Names and defaults are the class's own; what has no default is an empty cell."""
+    listed = {
+        code(name)[0]: yaml.safe_load("".join(code(default))) for name, default, _ in table(UPSTREAMS, "argument")
+    }
+    parameters = inspect.signature(Forwarder).parameters
+    assert listed == {name: parameter.default or None for name, parameter in parameters.items()}
+
+
+LONG = b" " * 98 + b"{}"
+
+# For each status of the page's table: settings, and requests that are answered with it.
+REFUSED: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "400": (
+        {"max_json_values": 100},
+        [
+            {"body": b"[]"},
+            {"body": b'{"a": "\xff"}'},
+            {"body": b'{"a":' + b"[" * 128 + b"]" * 128 + b"}"},
+            {"body": b'{"a": [' + b"1," * 100 + b"1]}"},
+            {"body": b'{"stream": 1}'},
+            {"body": b"{}", "headers": [("authorization", "a"), ("authorization", "b")]},
+        ],
+    ),
+    "401": ({"master_key": "sk-1"}, [{"body": b"{}"}, {"body": b"{}", "headers": [("x-api-key", "sk-2")]}]),
+    "403": ({}, [{"body": b"{}", "path": "/v1/responses"}]),
+    "408": ({"body_timeout": 0.01}, [{"messages": [{"type": "http.request", "body": b"{", "more_body": True}]}]),
+    "413": (
+        {"max_body_bytes": 99},
+        [{"body": LONG}, {"body": gzip.compress(LONG), "headers": [("content-encoding", "gzip")]}],
+    ),
+    "415": (
+        {},
+        [{"body": b"{}", "headers": [pair]} for pair in (("content-type", "text/plain"), ("content-encoding", "br"))],
+    ),
+}
+
+
+def test_the_statuses_listed_are_those_tested():
+    """The table of the page has no status that no request is tried for."""
+    assert [status for status, _ in table(GUARDING, "status")] == list(REFUSED)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", REFUSED)
+async def test_a_status_listed_is_answered(status):
+    """The requests that the page names are refused with it, and do not reach the app."""
+    settings, requests = REFUSED[status]
+    app = Upstream()
+    gate = LLMGate(app, **settings)
+    answers = [await Request(**copy.deepcopy(request)).to(gate) for request in requests]
+    assert [answer.status for answer in answers] == [int(status)] * len(requests)
+    assert app.calls == []
+
+
 async def _mirror(scope, receive, send):
-    request = Request(scope, receive)
+    request = StarletteRequest(scope, receive)
     told = {name: request.headers.get(name) for name in ("content-type", "x-extra", "accept")}
     response = JSONResponse({"method": request.method, **told, "body": (await request.body()).decode()})
     await response(scope, receive, send)

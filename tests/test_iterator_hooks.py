@@ -46,6 +46,46 @@ async def passes(chunks):
         yield got
 
 
+def until(text, then=None):
+    """A generator that passes chunks on until one has the text, and then returns, or raises."""
+
+    async def generator(chunks):
+        async for got in chunks:
+            yield got
+            if content(got) == text:
+                if then:
+                    raise then
+                return
+
+    return generator
+
+
+def before(text, exc):
+    """A generator that raises where it is given a text; it drops what is to be dropped."""
+
+    async def generator(chunks):
+        async for got in chunks:
+            if content(got) == text:
+                raise exc
+            if content(got) != "dropped":
+                yield got
+
+    return generator
+
+
+class Ends(CallHooks):
+    """Notes how calls end."""
+
+    def __init__(self):
+        self.told = []
+
+    async def async_post_call_failure_hook(self, original_exception):
+        self.told.append(original_exception)
+
+    async def async_log_success_event(self):
+        self.told.append("success")
+
+
 def content(got):
     return got.choices[0].delta.content if got.choices else None
 
@@ -169,11 +209,10 @@ async def test_hooks_see_objects_whoever_made_them():
     kinds = []
 
     async def makes(chunks):
-        async for got in chunks:
-            yield got.model_dump()
-            yield SimpleNamespace(model_dump=lambda: chunk({"content": "?"}))
-            yield {"choices": [{"delta": {}}]}
-            return
+        got = await anext(chunks)
+        yield got.model_dump()
+        yield SimpleNamespace(model_dump=lambda: chunk({"content": "?"}))
+        yield {"choices": [{"delta": {}}]}
 
     async def looks(chunks):
         async for got in chunks:
@@ -266,16 +305,11 @@ async def test_text_hooks_are_shown_what_iterator_hooks_add():
 
 
 async def test_text_held_back_comes_before_an_early_end():
-    async def first(chunks):
-        async for got in chunks:
-            yield got
-            if content(got) == "b":
-                return
-
     held = Texts(lambda piece: None, 10)
-    response = await streamed(wire(A, B, chunk({"content": "c"}), DONE), Chunks(first), held)
+    response = await streamed(wire(A, B, chunk({"content": "c"}), DONE), Chunks(until("b")), held)
     assert texts(response) == {0: "ab"}
     assert [choice["finish_reason"] for got in chunks_of(response) for choice in got["choices"]][-1] == "stop"
+    assert (await streamed(said("a"), Chunks(until("b")), held)).body.endswith(wire(chunk({}, "stop"), DONE))
 
 
 async def test_a_chunk_is_as_the_hook_left_it_whatever_text_hooks_make_of_it():
@@ -294,14 +328,8 @@ async def test_a_chunk_is_as_the_hook_left_it_whatever_text_hooks_make_of_it():
 
 
 async def test_a_refusal_of_text_held_back_at_an_early_end_ends_in_good_form():
-    async def first(chunks):
-        async for got in chunks:
-            yield got
-            if content(got) == "b":
-                return
-
     late = Texts(lambda piece: raises(HTTPException(403, "no"))(piece) if "b" in piece else None)
-    response = await streamed(wire(A, B, DONE), Chunks(first), Texts(lambda piece: None, 1), late)
+    response = await streamed(wire(A, B, DONE), Chunks(until("b")), Texts(lambda piece: None, 1), late)
     assert texts(response) == {0: "a"}
     assert response.body.endswith(b'"code":"403"}}\n\n' + wire(DONE))
 
@@ -309,20 +337,7 @@ async def test_a_refusal_of_text_held_back_at_an_early_end_ends_in_good_form():
 @pytest.mark.parametrize("finished", [False, True])
 async def test_an_early_end_finishes_what_is_open_and_stops_the_app(finished):
     """The app is told; one that does not listen is cancelled after its grace. The call is a success."""
-    events, heard = [], []
-
-    async def first(chunks):
-        async for got in chunks:
-            yield got
-            if got.choices[0].index == 1:
-                return
-
-    class Logs(CallHooks):
-        async def async_post_call_failure_hook(self, original_exception):
-            events.append(original_exception)
-
-        async def async_log_success_event(self):
-            events.append("success")
+    ends, heard = Ends(), []
 
     async def app(scope, receive, send):
         await receive()
@@ -336,7 +351,7 @@ async def test_an_early_end_finishes_what_is_open_and_stops_the_app(finished):
         finally:
             heard.append("cancelled")
 
-    gate = LLMGate(app, callbacks=[Chunks(first), Logs()], cancel_grace=0.01)
+    gate = LLMGate(app, callbacks=[Chunks(until("b")), ends], cancel_grace=0.01)
     response = await Request(chat(stream=True)).to(gate)
     finishes = [
         (choice["index"], choice["finish_reason"])
@@ -348,7 +363,7 @@ async def test_an_early_end_finishes_what_is_open_and_stops_the_app(finished):
     assert response.body.endswith(wire(DONE))
     assert response.body.count(b"[DONE]") == 1
     assert heard == [{"type": "http.disconnect"}, "cancelled"]
-    assert events == ["success"]
+    assert ends.told == ["success"]
 
 
 async def test_a_generator_that_yields_nothing_is_a_short_answer():
@@ -388,6 +403,7 @@ async def test_a_wrong_value_is_a_crash_that_tells_nothing(value):
         async for got in chunks:
             yield value if content(got) == "b" else got
 
+    assert (await streamed(said("a"), Chunks(wrong))).body == said("a")
     later = await streamed(said("a", "b"), Chunks(wrong))
     assert texts(later) == {0: "a"}
     assert CRASHED in later.body
@@ -427,36 +443,23 @@ async def test_a_refusal_is_a_status_before_the_first_byte_and_an_event_later(ex
 
 
 async def test_a_message_in_mid_stream():
-    async def rejects_b(chunks):
-        async for got in chunks:
-            if content(got) == "b":
-                raise Rejection("Enough.")
-            yield got
-
-    response = await streamed(said("a", "b"), Chunks(rejects_b))
+    ends, exc = Ends(), Rejection("Enough.")
+    response = await streamed(said("a", "b"), Chunks(before("b", exc)), ends)
+    assert ends.told == [exc]
     assert texts(response) == {0: "aEnough."}
     assert chunks_of(response)[-1]["choices"][0]["finish_reason"] == "content_filter"
     assert response.body.endswith(wire(DONE))
 
 
 async def test_a_crash_that_is_allowed_passes_on_the_chunk_in_hand_and_the_rest():
-    async def crashes_at(chunks):
-        async for got in chunks:
-            if content(got) == "b":
-                raise ValueError("inside")
-            if content(got) != "dropped":
-                yield got
-
-    response = await streamed(said("dropped", "a", "b", "c"), Chunks(crashes_at), on_hook_error="allow")
+    crashes_at_b = Chunks(before("b", ValueError("inside")))
+    assert texts(await streamed(said("dropped", "a"), crashes_at_b)) == {0: "a"}
+    response = await streamed(said("dropped", "a", "b", "c"), crashes_at_b, on_hook_error="allow")
     assert texts(response) == {0: "abc"}
 
 
 async def test_a_chunk_yielded_or_dropped_before_a_crash_that_is_allowed_is_not_repeated():
-    async def yields(chunks):
-        async for got in chunks:
-            yield got
-            if content(got) == "a":
-                raise ValueError("inside")
+    yields = until("a", ValueError("inside"))
 
     async def drops(chunks):
         async for got in chunks:
@@ -470,8 +473,8 @@ async def test_a_chunk_yielded_or_dropped_before_a_crash_that_is_allowed_is_not_
 
 async def test_a_wrong_value_that_is_allowed_passes_on_what_was_in_hand():
     async def wrong(chunks):
-        async for _ in chunks:
-            yield "data: x"
+        await anext(chunks)
+        yield "data: x"
 
     hooks = [Chunks(passes), Chunks(wrong)]
     hooks[1].on_hook_error = "allow"
@@ -480,11 +483,10 @@ async def test_a_wrong_value_that_is_allowed_passes_on_what_was_in_hand():
 
 async def test_a_hook_that_closed_its_chunks_and_crashes_may_be_allowed():
     async def closes(chunks):
-        async for got in chunks:
-            yield got
-            await chunks.aclose()
-            assert [other async for other in chunks] == []
-            raise ValueError("inside")
+        yield await anext(chunks)
+        await chunks.aclose()
+        assert [other async for other in chunks] == []
+        raise ValueError("inside")
 
     assert texts(await streamed(said("a", "b"), Chunks(closes), on_hook_error="allow")) == {0: "ab"}
 
@@ -565,11 +567,6 @@ async def test_a_generator_that_does_not_end_when_cancelled_ends_the_stream_all_
 
 
 async def test_a_client_slow_to_take_an_early_end_is_not_the_generators_fault(caplog):
-    async def first(chunks):
-        async for got in chunks:
-            yield got
-            return
-
     request = Request(chat(stream=True))
 
     async def send(message):
@@ -577,7 +574,9 @@ async def test_a_client_slow_to_take_an_early_end_is_not_the_generators_fault(ca
             await anyio.sleep(0.1)
         await request.send(message)
 
-    gate = LLMGate(Upstream(messages([wire(A, B)])), callbacks=[Chunks(first)], hook_timeout=0.02, cancel_grace=EVER)
+    gate = LLMGate(
+        Upstream(messages([wire(A, B)])), callbacks=[Chunks(until("a"))], hook_timeout=0.02, cancel_grace=EVER
+    )
     await gate(request.scope, request.receive, send)
     assert b"".join(m.get("body", b"") for m in request.sent).endswith(wire(DONE))
     assert caplog.text == ""
@@ -634,13 +633,12 @@ class TestPrefetching:
         log = []
 
         async def ahead(chunks):
-            async for got in chunks:
-                log.append(asyncio.ensure_future(anext(chunks, "none")))
-                await asyncio.sleep(0)
-                yield got
-                if how == "raises":
-                    raise HTTPException(403, "no")
-                return
+            got = await anext(chunks)
+            log.append(asyncio.ensure_future(anext(chunks, "none")))
+            await asyncio.sleep(0)
+            yield got
+            if how == "raises":
+                raise HTTPException(403, "no")
 
         hooks = [Chunks(passes), Chunks(ahead)] if outer else [Chunks(ahead)]
         response = await streamed(wire(A, B, B, DONE), *hooks)
@@ -704,3 +702,9 @@ async def test_the_apps_error_event_passes_behind_what_was_said():
     response = await streamed(body, Chunks(passes), Texts(lambda piece: None, 10))
     assert orjson.loads(response.body.split(b"\n\n")[-2].removeprefix(b"data: "))["error"]["message"] == "broke"
     assert texts(response) == {0: "a"}
+
+
+async def test_chunks_behind_the_end_go_nowhere():
+    """The generators have come to their end, so nobody would have looked at them; comments may pass."""
+    response = await streamed(wire(A, DONE, B) + b": bye\n\n", Chunks(passes))
+    assert response.body == wire(A, DONE) + b": bye\n\n"

@@ -382,25 +382,24 @@ async def test_openers_are_lost_for_nobody(openers):
 
 
 class Talker:
-    """An app that streams event by event, and of which a test can see that it has gone."""
+    """An app that says a and b, and of which a test can see that it has gone."""
 
-    def __init__(self, *events):
-        self.events = events
+    def __init__(self):
         self.gone = anyio.Event()
 
     async def __call__(self, scope, receive, send):
         await receive()
         await send(START)
         try:
-            for event in self.events:
-                await send({"type": "http.response.body", "body": wire(event), "more_body": True})
+            await send({"type": "http.response.body", "body": wire(chunk({"content": "a"})), "more_body": True})
+            await send({"type": "http.response.body", "body": wire(chunk({"content": "b"})), "more_body": True})
         finally:
             self.gone.set()
 
 
 @pytest.mark.parametrize("count", [0, 1])
 async def test_a_failure_hook_may_take_longer_than_the_apps_grace(count):
-    app, told = Talker(chunk({"content": "a"}), chunk({"content": "b"})), []
+    app, told = Talker(), []
 
     class Reports(CallHooks):
         async def async_post_call_failure_hook(self, original_exception):
@@ -416,7 +415,7 @@ async def test_a_failure_hook_may_take_longer_than_the_apps_grace(count):
 
 
 async def test_a_slow_client_gets_the_end_though_the_app_is_cancelled():
-    request, app = Request(b'{"model":"m","stream":true,"messages":[]}'), Talker(*(chunk({"content": t}) for t in "ab"))
+    request, app = Request(b'{"model":"m","stream":true,"messages":[]}'), Talker()
 
     async def send(message):
         if b'"error"' in message.get("body", b""):
@@ -477,3 +476,8 @@ async def test_a_piece_in_a_hooks_hands_when_the_stream_is_cut_does_not_follow_t
 
     response = await request.to(LLMGate(app, callbacks=[Looks()], moderation_mode="cut", cancel_grace=60))
     assert order(response.body) == ["a", "Enough.", "content_filter", "[DONE]"]
+
+
+async def test_an_exception_that_a_hook_returns_is_raised():
+    response = await streamed(said("a", "b"), Texts(lambda piece: HTTPException(403, "no") if piece == "b" else None))
+    assert order(response.body) == ["assistant", "a", "error", "[DONE]"]
