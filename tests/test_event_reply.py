@@ -153,8 +153,10 @@ async def test_a_protocol_without_done_is_ended_without_it():
     early, sent = reply(WithoutDone())
     assert await early.stop()
     assert not await early.stop()
+    head = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
+    role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
     finish = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
-    assert bodies(sent) == [wire({"choices": [finish]})]
+    assert bodies(sent) == [wire({**head, "choices": [role]}, {**head, "choices": [finish]})]
     refused, sent = reply(WithoutDone())
     refused.writer.put_chunk(A)
     await refused.writer.flush()

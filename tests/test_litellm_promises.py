@@ -166,7 +166,8 @@ ALIASES = [
 def test_get_formatted_prompt_finds_the_text_for_every_alias(call_type):
     """The proxy: `""` for `atext_completion`, `aembedding`, `aresponses`, … so that the page's filter never matches."""
     suffix = by_call_type(call_type).suffix
-    bodies = [BODIES[f"/v1{suffix}"]] if f"/v1{suffix}" in BODIES else BODIES.values()
+    known = {**BODIES, "/v1/responses": {"model": "m", "input": "Hello world"}}
+    bodies = [known[f"/v1{suffix}"]] if f"/v1{suffix}" in known else BODIES.values()
     for body in bodies:
         assert "Hello world" in get_formatted_prompt(data=body, call_type=call_type)
 
@@ -196,7 +197,9 @@ async def test_enforce_user_param(path):
 
 
 def test_every_gated_endpoint_is_in_these_tests():
-    assert {f"/v1{row.suffix}" for row in ENDPOINTS if row.inspected} == set(BODIES)
+    """But for responses, which the page does not know; they have tests of their own."""
+    gated = {f"/v1{row.suffix}" for row in ENDPOINTS if row.inspected}
+    assert {path for path in gated if "/responses" not in path} == set(BODIES)
 
 
 # What the proxy does worse.
