@@ -60,7 +60,9 @@ class Account:
         """
         self.settled = True
         self.failure = exc
-        return await report_failure(self._plan.failure, exc, call.data, caller) or exc
+        with anyio.CancelScope(shield=True):  # what a hook holds for the call it gives back here
+            told = await report_failure(self._plan.failure, exc, call.data, caller)
+        return told or exc
 
     async def log_pre_api_call(self, call: CallData) -> None:
         """Tell the log hooks that the call goes to the model; once, and before they are told how it ended."""

@@ -178,7 +178,8 @@ class Delivery:
         try:
             collected = await self._post_call(collected)
         except Exception as exc:
-            await self._exchange.refuse(exc)
+            if not self._account.settled:
+                await self._exchange.refuse(exc)
         else:
             await collected.send(self._out)
 
@@ -219,14 +220,19 @@ class Delivery:
     async def _overflow(self) -> None:
         if await self._may_answer():
             error = GateError(502, "The app's response is too large to look at", code="response_too_large")
-            await self._exchange.refuse(error)
+            await self._refuse_response(error)
 
     async def _unreadable(self, _collected: Collected | None = None) -> None:
         if await self._may_answer():
             logger.error("the app's stream can't be looked at: it has a content-encoding")
-            await self._exchange.refuse(
-                GateError(502, "The app's response can't be looked at", code="invalid_response")
-            )
+            error = GateError(502, "The app's response can't be looked at", code="invalid_response")
+            await self._refuse_response(error)
+
+    async def _refuse_response(self, error: GateError) -> None:
+        """Answer in place of an app that may have more to say, which nobody will hear."""
+        if self._plan.watches:
+            self._running.end()
+        await self._exchange.refuse(error)
 
     async def _may_answer(self) -> bool:
         """Wait for the moderation's verdict; False if the call has ended without the app."""
@@ -245,7 +251,7 @@ class Delivery:
 
     async def _condemned(self, exc: Exception) -> None:
         """Answer for a moderation hook's refusal, without waiting for the app to stop."""
-        if self._account.settled and self._outlet.started:
+        if self._outlet.complete or (self._account.settled and self._stream is None):
             return
         self._running.end()
         if self._stream is not None and self._outlet.started:
@@ -276,9 +282,8 @@ class Delivery:
             self._running.end()
 
     async def _client_gone(self) -> None:
-        if not self._account.settled:
-            self._stop_moderation()
-            await self._exchange.abandoned(reached=True)
+        self._stop_moderation()
+        await self._exchange.abandoned(reached=True)
 
     def _stop_moderation(self) -> None:
         if self._moderation is not None:
