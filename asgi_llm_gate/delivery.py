@@ -257,8 +257,7 @@ class Delivery:
         if self._stream is not None and self._outlet.started:
             await self._stream.fail(exc)
             return
-        if self._hold is not None:
-            self._hold.close()
+        self._stop_moderation()
         told = exc if self._account.settled else await self._fail(exc)
         await self._answer(told, self._outlet)
 

@@ -359,7 +359,8 @@ async def test_iterator_hooks_may_yield_fewer_more_and_other_chunks():
 
 async def test_an_early_return_finishes_every_open_choice_and_stops_the_app():
     async def first_two(chunks):
-        async for got in chunks:
+        while True:
+            got = await anext(chunks)
             yield got
             if got.choices[0].index == 1:
                 return
@@ -379,15 +380,16 @@ async def test_an_early_return_finishes_every_open_choice_and_stops_the_app():
 @pytest.mark.parametrize("value", [1, "data: x\n\n", b"x", None], ids=repr)
 async def test_an_iterator_hook_yields_chunks(value):
     async def wrong(chunks):
-        async for _ in chunks:
-            yield value
+        await anext(chunks)
+        yield value
 
     assert (await streamed(said("a"), Chunks(wrong))).status == 500
 
 
 async def test_an_iterator_hook_that_crashes_ends_the_stream_or_lets_it_pass():
     async def crashes(chunks):
-        async for got in chunks:
+        while True:
+            got = await anext(chunks)
             yield got
             if got.choices[0].delta.content == "a":
                 raise ValueError("inside")
@@ -400,9 +402,8 @@ async def test_an_iterator_hook_that_crashes_ends_the_stream_or_lets_it_pass():
 
 async def test_an_iterator_hook_that_hangs_is_stopped():
     async def hangs(chunks):
-        async for got in chunks:
-            yield got
-            await anyio.sleep_forever()
+        yield await anext(chunks)
+        await anyio.sleep_forever()
 
     response = await streamed(said("a", "b"), Chunks(hangs), hook_timeout=0.05)
     assert b"Internal server error" in response.body
