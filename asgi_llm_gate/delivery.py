@@ -257,7 +257,8 @@ class Delivery:
         if self._stream is not None and self._outlet.started:
             await self._stream.fail(exc)
             return
-        self._stop_moderation()
+        assert self._hold is not None  # noqa: S101  # there is one where there is moderation
+        self._hold.close()
         told = exc if self._account.settled else await self._fail(exc)
         await self._answer(told, self._outlet)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from asgi_llm_gate.errors import FRAMING, is_header
 
 if TYPE_CHECKING:
@@ -60,10 +58,7 @@ class Outlet:
             self.started = True
             self.start = message
             if self._headers is not None:
-                # Once begun it is sent, for an end of the call that comes meanwhile goes behind it.
-                with anyio.CancelScope(shield=True):
-                    await self.send(_with_headers(message, await self._headers()))
-                return
+                message = _with_headers(message, await self._headers())
         elif kind == "http.response.body":
             if self._copy_bytes:
                 self._copy(message.get("body", b""))

@@ -110,25 +110,6 @@ async def test_a_generator_that_takes_too_long_likewise():
     assert b"Internal" in Response(client.sent).body
 
 
-async def test_cut_the_app_is_cancelled_while_a_headers_hook_thinks_about_its_start():
-    class Headers(CallHooks):
-        async def async_post_call_response_headers_hook(self):
-            await thought.wait()
-
-    thought, ready, client, judge = anyio.Event(), anyio.Event(), Client(chat(stream=True)), Judge("no")
-    app = App(START, waits(ready), A, sleeps)
-    async with anyio.create_task_group() as group:
-        gate = LLMGate(app, callbacks=[judge, Headers()], cancel_grace=0, moderation_mode="cut")
-        group.start_soon(client.call, gate)
-        await anyio.wait_all_tasks_blocked()
-        ready.set()
-        await anyio.wait_all_tasks_blocked()
-        judge.release.set()
-        await anyio.wait_all_tasks_blocked()
-        thought.set()
-    assert b"no" in Response(client.sent).body
-
-
 async def test_an_encoded_stream_that_never_ends_keeps_the_app_at_work():
     start = {**START, "headers": [*START["headers"], (b"content-encoding", b"gzip")]}
     client, app = Client(chat(stream=True)), App(start, piece(b"x"), sleeps)
