@@ -26,6 +26,7 @@ from asgi_llm_gate.reply import (
     is_encoded,
     is_event_stream,
     is_json,
+    unreadable,
 )
 from asgi_llm_gate.running import Running, WatchedReceive
 from asgi_llm_gate.stream import TextEditor
@@ -224,9 +225,7 @@ class Delivery:
 
     async def _unreadable(self, _collected: Collected | None = None) -> None:
         if await self._may_answer():
-            logger.error("the app's stream can't be looked at: it has a content-encoding")
-            error = GateError(502, "The app's response can't be looked at", code="invalid_response")
-            await self._refuse_response(error)
+            await self._refuse_response(unreadable("a stream with a content-encoding"))
 
     async def _refuse_response(self, error: GateError) -> None:
         """Answer in place of an app that may have more to say, which nobody will hear."""

@@ -64,19 +64,14 @@ class Collected:
         """
         try:
             body = self.body
-            if coding := self._encoding:
+            if coding := _coding(self.start):
                 body = decompress(body, coding, max_bytes)
             data = orjson.loads(body)
         except (KeyError, ValueError, GateError) as exc:
-            raise _unreadable(str(exc)) from exc
+            raise unreadable(str(exc)) from exc
         if not isinstance(data, dict) or is_too_deep(body, data):
-            raise _unreadable("no JSON object, or one nested too deep")
+            raise unreadable("no JSON object, or one nested too deep")
         return data
-
-    @property
-    def _encoding(self) -> str:
-        coding = _header(self.start, b"content-encoding").decode("latin-1").strip().lower()
-        return "" if coding == "identity" else coding
 
     async def send(self, send: Send) -> None:
         """Send the response in two messages."""
@@ -93,18 +88,18 @@ def without_bytes_headers(start: Message) -> Message:
 
 def is_json(start: Message) -> bool:
     """Tell whether a response start announces a body that clients read as JSON, as they do if it says nothing."""
-    media_type = _header(start, b"content-type").partition(b";")[0].strip().lower()
+    media_type = _media_type(start)
     return media_type in _READ_AS_JSON or media_type.endswith(b"+json")
 
 
 def is_event_stream(start: Message) -> bool:
     """Tell whether a response start announces server-sent events."""
-    return _header(start, b"content-type").partition(b";")[0].strip().lower() == b"text/event-stream"
+    return _media_type(start) == b"text/event-stream"
 
 
 def is_encoded(start: Message) -> bool:
     """Tell whether a response start announces a body in a content-encoding."""
-    return _header(start, b"content-encoding").strip().lower() not in (b"", b"identity")
+    return bool(_coding(start))
 
 
 def has_whole_body(start: Message) -> bool:
@@ -112,9 +107,20 @@ def has_whole_body(start: Message) -> bool:
     return 200 <= start["status"] < 300 and start["status"] not in {204, 205, 206}
 
 
-def _unreadable(why: str) -> GateError:
+def unreadable(why: str) -> GateError:
+    """Log why a response can't be looked at, and make the 502 that says no more than that."""
     logger.error("the app's response can't be looked at: %s", why)
     return GateError(502, "The app's response can't be looked at", code="invalid_response")
+
+
+def _media_type(start: Message) -> bytes:
+    return _header(start, b"content-type").partition(b";")[0].strip().lower()
+
+
+def _coding(start: Message) -> str:
+    """Return a response start's content-encoding, empty for none."""
+    coding = _header(start, b"content-encoding").decode("latin-1").strip().lower()
+    return "" if coding == "identity" else coding
 
 
 def _header(start: Message, wanted: bytes) -> bytes:
