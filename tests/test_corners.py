@@ -11,7 +11,7 @@ from asgi_llm_gate.config import ConfigError
 from asgi_llm_gate.demo.echo import EchoModel
 from asgi_llm_gate.endpoints import Routes
 from asgi_llm_gate.moderation import Hold
-from tests.harness import Upstream
+from tests.harness import Request, Upstream, answer, chat
 from tests.servers import serve
 
 pytestmark = pytest.mark.anyio
@@ -73,3 +73,13 @@ async def test_a_hold_that_is_closed_while_it_opens_lets_nothing_more_out():
     await hold.open()
     await hold({"type": "http.response.body", "body": b"c"})
     assert [message["body"] for message in sent] == [b"a"]
+
+
+async def test_a_response_too_large_for_success_hooks_alone_is_502():
+    class Success(CallHooks):
+        async def async_post_call_success_hook(self, response):
+            """Never called."""
+
+    gate = LLMGate(Upstream(answer(b'{"long":"response"}')), callbacks=[Success()], max_response_bytes=5)
+    response = await Request(chat()).to(gate)
+    assert (response.status, response.error()["code"]) == (502, "response_too_large")
