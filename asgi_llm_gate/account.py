@@ -10,6 +10,7 @@ import anyio
 import orjson
 
 from asgi_llm_gate import sse
+from asgi_llm_gate.errors import stream_error
 from asgi_llm_gate.hooks import report_failure
 from asgi_llm_gate.record import as_record
 from asgi_llm_gate.reply import is_event_stream
@@ -92,12 +93,13 @@ class Account:
         if reached:
             await self.log_pre_api_call(call)
         hooks = self._plan.log
+        response = None if self.failure is not None else self._response(outlet)
         event: dict[str, Any] = {"start_time": self._start, "end_time": datetime.now(UTC)}
         if self.failure is not None:
             kwargs = {**self._kwargs(call), **event, "exception": self.failure}
             await self._tell(hooks.failure_event, kwargs=kwargs, response_obj=None, **event)
             return
-        event = {"kwargs": {**self._kwargs(call), **event}, "response_obj": self._response(outlet), **event}
+        event = {"kwargs": {**self._kwargs(call), **event}, "response_obj": response, **event}
         if is_event_stream(outlet.start):
             await self._tell(hooks.stream_event, **event)
         await self._tell(hooks.success_event, **event)
@@ -153,11 +155,14 @@ class Account:
         assembly = self._endpoint.shape.open_assembly()
         if assembly is None:
             return None
+        reader = self._endpoint.shape.open_stream()
         decoder = sse.Decoder(len(body) + 1)
         for event in (*decoder.feed(body), *decoder.close()):
             chunk = sse.json_of(event)
             if chunk is not None:
                 assembly.add(chunk)
+                if reader is not None and (error := reader.error_of(chunk)):
+                    self.failure = stream_error(error)
         return assembly.result()
 
 

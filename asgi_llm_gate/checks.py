@@ -215,6 +215,7 @@ CHECKS: Mapping[str, Check] = {
     "on_hook_error": _one_of("reject", "allow"),
     "moderation_mode": _one_of("hold", "cut"),
     "moderation_buffer": _whole(1),
+    "keep_alive": _seconds,
     "cancel_grace": _seconds,
     "max_body_bytes": _whole(1),
     "max_json_values": _whole(1),

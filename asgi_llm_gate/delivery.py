@@ -10,13 +10,14 @@ import anyio
 import orjson
 
 from asgi_llm_gate.body import Replay
-from asgi_llm_gate.errors import GateError, Rejection, UpstreamError, internal_error
+from asgi_llm_gate.errors import GateError, Rejection, UpstreamError, internal_error, stream_error
 from asgi_llm_gate.event_reply import EventReply
 from asgi_llm_gate.hooks import replacement
+from asgi_llm_gate.keepalive import KeepAlive
 from asgi_llm_gate.moderation import Hold, Moderation
 from asgi_llm_gate.nest import Nest
 from asgi_llm_gate.record import as_record
-from asgi_llm_gate.rejections import answer_to, as_error
+from asgi_llm_gate.rejections import answer_in_stream, answer_to, as_error
 from asgi_llm_gate.reply import (
     PAST_SEND,
     Collected,
@@ -27,6 +28,7 @@ from asgi_llm_gate.reply import (
     is_event_stream,
     is_json,
     unreadable,
+    without_bytes_headers,
 )
 from asgi_llm_gate.running import Running, WatchedReceive
 from asgi_llm_gate.stream import TextEditor
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from asgi_llm_gate.exchange import Exchange
     from asgi_llm_gate.reply import Handler
     from asgi_llm_gate.running import Work
-    from asgi_llm_gate.shapes import Json
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -129,12 +130,23 @@ class Delivery:
             wanted = bool(plan.failure or plan.log)
         elif is_event_stream(start):
             whole = self._exchange.head.method != "HEAD" and start["status"] not in {204, 205, 304}
-            return self._event_reply(start) if whole else None
+            return self._streamed(start) if whole else None
         else:
             wanted = bool(plan.success) and has_whole_body(start) and is_json(start)
         if not wanted or (self._exchange.head.method == "HEAD" and start["status"] < 400):
             return None
         return Collector(start, self._finish, self._overflow, self._settings.max_response_bytes)
+
+    def _streamed(self, start: Message) -> Handler | None:
+        reply = self._event_reply(start)
+        held = self._hold is not None and self._hold.holds
+        if self._settings.keep_alive and (held or self._stream is not None) and not is_encoded(start):
+            start, interval = without_bytes_headers(start), self._settings.keep_alive
+            self._running.meanwhile(KeepAlive(start, self._outlet, interval, self._holds_back).run)
+        return reply
+
+    def _holds_back(self) -> bool:
+        return self._stream is not None or (self._hold is not None and self._hold.holds)
 
     def _event_reply(self, start: Message) -> Handler | None:
         plan, exchange = self._plan, self._exchange
@@ -271,10 +283,10 @@ class Delivery:
         await self._answer(told, self._outlet)
         return None
 
-    async def _stream_errored(self, chunk: Json) -> None:
+    async def _stream_errored(self, error: Any) -> None:
         """Account for an error that the app reports inside its stream; it passes on as it is."""
         if not self._account.settled:
-            await self._fail(UpstreamError(502, orjson.dumps(chunk), {}))
+            await self._fail(stream_error(error))
 
     async def _generators_ended(self) -> None:
         if self._stream is not None and await self._stream.stop():
@@ -306,4 +318,5 @@ class Delivery:
 
     async def _answer(self, exc: Exception, send: Send) -> None:
         exchange = self._exchange
-        await answer_to(exc, exchange.endpoint.shape, exchange.call.asked, exchange.id).send(send)
+        answer = answer_in_stream if self._outlet.opened else answer_to
+        await answer(exc, exchange.endpoint.shape, exchange.call.asked, exchange.id).send(send)

@@ -84,6 +84,11 @@ class UpstreamError(GateError):
         self.body = body
 
 
+def stream_error(error: Any) -> UpstreamError:
+    """Make the 502 of an error that the app reports inside a stream, of which a chunk carries such an `error`."""
+    return UpstreamError(502, orjson.dumps({"error": error}), {})
+
+
 def error_type(status: int) -> str:
     """Name the error type of a status, as LiteLLM's proxy and OpenAI's clients know it."""
     return _TYPES.get(status) or ("invalid_request_error" if status < 500 else "internal_server_error")

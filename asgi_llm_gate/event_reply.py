@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -134,7 +134,7 @@ class EventReply:
         stream: The reader of the endpoint's streams.
         editor: What the text hooks are called through; None if there are none.
         failed: Is told of what a hook raised. Returns what to tell the client, or None if it has been answered.
-        errored: Is told of a chunk in which the app reports an error of its own.
+        errored: Is told of an error of the app's own that it reports in its stream.
         beside: Starts a task beside the app.
         max_event_bytes: The most bytes one event may have.
     """
@@ -147,7 +147,7 @@ class EventReply:
         stream: Stream,
         editor: TextEditor | None,
         failed: Callable[[Exception], Awaitable[Exception | None]],
-        errored: Callable[[Json], Awaitable[None]],
+        errored: Callable[[Any], Awaitable[None]],
         beside: Callable[[Work], None],
         max_event_bytes: int,
     ) -> None:
@@ -255,9 +255,9 @@ class EventReply:
             if event.is_done or not sse.is_whole(event.raw):
                 await self._all_said()
             self.writer.put(event.raw)
-        elif chunk.get("error"):
+        elif error := self._stream.error_of(chunk):
             # The app's own error is no chunk to iterate over; what was said before it comes first.
-            await self._errored(chunk)
+            await self._errored(error)
             await self._all_said()
             await self._chunk(chunk, event, changed=False)
         elif self._nest is None:

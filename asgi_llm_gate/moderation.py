@@ -44,9 +44,14 @@ class Hold:
         elif self._state == "open":
             await self._send(message)
 
+    @property
+    def holds(self) -> bool:
+        """Nothing has been let go yet."""
+        return self._state == "holding"
+
     async def open(self) -> None:
         """Send what was held, in order, and pass on what follows; once closed, nothing."""
-        if self._state != "holding":
+        if not self.holds:
             return
         self._state = "opening"
         while self._held:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
+from asgi_llm_gate import sse
 from asgi_llm_gate.errors import FRAMING, is_header
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ class Outlet:
         send: The server's `send`.
         completed: Is told just before the last message of the answer goes out.
         delivered: Is told when it has gone out.
-        started: A response start has gone out.
+        sent: How many messages have come by.
+        started: A response start has gone out that is followed by what it announces.
         complete: The whole answer has gone out, or is about to.
         body: The body's beginning.
         truncated: There was more of it.
@@ -45,6 +49,9 @@ class Outlet:
         self.completed: Callable[[], None] | None = None
         self.delivered: Callable[[], None] | None = None
         self._copy_bytes = copy_bytes
+        self._due: Message | None = None
+        self._opened: anyio.Event | None = None
+        self.sent = 0
         self.started = False
         self.complete = False
         self.start: Message = {}
@@ -53,13 +60,18 @@ class Outlet:
 
     async def __call__(self, message: Message) -> None:
         """Pass one message on."""
+        self.sent += 1
         kind = message["type"]
         if kind == "http.response.start":
             self.started = True
             self.start = message
-            if self._headers is not None:
-                message = _with_headers(message, await self._headers())
-        elif kind == "http.response.body":
+            await self._begin(message)
+            return
+        if kind == "http.response.body":
+            if self._due is not None:
+                # Whoever sent the start was cancelled while hooks thought about its headers.
+                start, self._due = self._due, None
+                await self.send(start)
             if self._copy_bytes:
                 self._copy(message.get("body", b""))
             if not message.get("more_body", False):
@@ -69,6 +81,36 @@ class Outlet:
         await self.send(message)
         if self.complete and self.delivered is not None:
             self.delivered()
+
+    @property
+    def opened(self) -> bool:
+        """A stream's start has gone out, and a comment, before anything of the stream itself."""
+        return self._opened is not None
+
+    async def keep_alive(self, start: Message) -> None:
+        """Send a comment while a stream is held back, and before the first one the stream's start.
+
+        Only where nothing has gone out yet, or whole events.
+        """
+        if not self.started and self._opened is None:
+            self._opened = anyio.Event()
+            await self._send_start(start)
+            self._opened.set()
+        await self.send({"type": "http.response.body", "body": sse.COMMENT, "more_body": True})
+
+    async def _begin(self, start: Message) -> None:
+        if self._opened is None:
+            await self._send_start(start)
+        elif self._due is not None:
+            await self._opened.wait()
+
+    async def _send_start(self, start: Message) -> None:
+        """Send a response start, with what hooks add to its headers."""
+        if self._headers is not None:
+            self._due = start
+            start = _with_headers(start, await self._headers())
+            self._due = None
+        await self.send(start)
 
     def _copy(self, chunk: bytes) -> None:
         room = self._copy_bytes - len(self.body)

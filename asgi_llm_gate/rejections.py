@@ -10,10 +10,13 @@ import orjson
 
 from asgi_llm_gate import sse
 from asgi_llm_gate.answer import EVENT_STREAM, Answer
-from asgi_llm_gate.errors import GateError, Rejection, error_answer, intended, internal_error
+from asgi_llm_gate.errors import GateError, Rejection, error_answer, error_fields, intended, internal_error
 
 if TYPE_CHECKING:
-    from asgi_llm_gate.shapes import Json, Shape
+    from collections.abc import Iterable
+
+    from asgi_llm_gate.answer import Headers
+    from asgi_llm_gate.shapes import Json, Shape, Stream
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -30,6 +33,17 @@ def answer_to(exc: Exception, shape: Shape, asked: Json, call_id: str) -> Answer
     if isinstance(exc, Rejection):
         return _rejection(exc.message, shape, asked, call_id)
     return error_answer(as_error(exc), request_id(call_id))
+
+
+def answer_in_stream(exc: Exception, shape: Shape, asked: Json, call_id: str) -> Answer:
+    """Return the same as a whole stream, for a client that has been sent a stream's start and nothing else of it."""
+    reader = shape.open_stream()
+    if reader is None:
+        error = as_error(exc) if not isinstance(exc, Rejection) else _refused(exc.message)
+        return Answer(200, sse.encode({"error": error_fields(error)}) + sse.DONE, EVENT_STREAM)
+    if isinstance(exc, Rejection):
+        return _stream(shape.rejection_chunks(asked, exc.message, id=call_id, created=int(time.time())), reader)
+    return _stream(reader.error_end(error_fields(as_error(exc))), reader)
 
 
 def as_error(exc: Exception) -> GateError:
@@ -51,11 +65,19 @@ def _rejection(message: str, shape: Shape, asked: Json, call_id: str) -> Answer:
     now = int(time.time())
     reader = shape.open_stream() if asked.get("stream") is True else None
     if reader is not None:
-        chunks = shape.rejection_chunks(asked, message, id=call_id, created=now)
-        events = [sse.encode(chunk, reader.event_name(chunk)) for chunk in chunks]
-        end = [sse.DONE] if reader.ends_with_done else []
-        return Answer(200, b"".join([*events, *end]), EVENT_STREAM, headers)
+        return _stream(shape.rejection_chunks(asked, message, id=call_id, created=now), reader, headers)
     body = shape.rejection(asked, message, id=call_id, created=now)
     if body is None:
-        return error_answer(GateError(400, message, code="content_policy_violation"), request_id(call_id))
+        return error_answer(_refused(message), request_id(call_id))
     return Answer(200, orjson.dumps(body), headers=headers)
+
+
+def _stream(chunks: Iterable[Json], reader: Stream, headers: Headers = ()) -> Answer:
+    events = [sse.encode(chunk, reader.event_name(chunk)) for chunk in chunks]
+    end = [sse.DONE] if reader.ends_with_done else []
+    return Answer(200, b"".join([*events, *end]), EVENT_STREAM, headers)
+
+
+def _refused(message: str) -> GateError:
+    """Make the error of a message that its endpoint has no text to say with."""
+    return GateError(400, message, code="content_policy_violation")

@@ -80,6 +80,7 @@ class Running:
         self._gone = gone
         self._app = anyio.CancelScope()
         self._watch = anyio.CancelScope()
+        self._meanwhile = anyio.CancelScope()
         self._done = anyio.Event()
         self._group: TaskGroup | None = None
         self._others = 0
@@ -114,6 +115,11 @@ class Running:
         self._others += 1
         self._group.start_soon(self._beside, task)
 
+    def meanwhile(self, task: Work) -> None:
+        """Run something that goes on until the response is complete, and for which nothing waits. There is one."""
+        assert self._group is not None  # noqa: S101  # only called while the app runs
+        self._group.start_soon(self._in_the_meantime, task)
+
     def end(self) -> None:
         """Tell the app that its client is gone, give it its grace, and cancel it; without waiting for that."""
         if not self.ended:
@@ -124,7 +130,7 @@ class Running:
 
     def answered(self) -> None:
         """Stop watching the client: the response is complete, and the app may finish in peace."""
-        self._watch.cancel()
+        self._stop_watching()
 
     def delivered(self) -> None:
         """Tell the app what servers say once a response is sent: a disconnect."""
@@ -142,7 +148,15 @@ class Running:
     def _look_away(self) -> None:
         """Stop watching the client where nothing is left that its going could stop."""
         if self._done.is_set() and not self._others:
-            self._watch.cancel()
+            self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        self._watch.cancel()
+        self._meanwhile.cancel()
+
+    async def _in_the_meantime(self, task: Work) -> None:
+        with self._meanwhile:
+            await task()
 
     def _fail(self, exc: Exception) -> None:
         assert self._group is not None  # noqa: S101  # only called while the app runs

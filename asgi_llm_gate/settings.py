@@ -31,6 +31,7 @@ class Settings:
         on_hook_error: What becomes of the call when a hook crashes or takes too long.
         moderation_mode: ``hold``: nothing goes out before the verdict. ``cut``: a stream flows, and a bad one ends it.
         moderation_buffer: How much of a held response is kept before the app must wait.
+        keep_alive: Seconds of silence after which a stream that is held back gets a comment; 0 for none.
         cancel_grace: What the app has between the disconnect it is told and its cancellation.
         max_body_bytes: The largest request body, decompressed.
         max_json_values: The most values in a request body.
@@ -58,6 +59,7 @@ class Settings:
     on_hook_error: Literal["reject", "allow"] = "reject"
     moderation_mode: Literal["hold", "cut"] = "hold"
     moderation_buffer: int = 1_000_000
+    keep_alive: float = 15.0
     cancel_grace: float = 0.1
     max_body_bytes: int = 10_000_000
     max_json_values: int = 500_000
@@ -88,6 +90,7 @@ class Keywords(TypedDict, total=False):
     on_hook_error: Literal["reject", "allow"]
     moderation_mode: Literal["hold", "cut"]
     moderation_buffer: int
+    keep_alive: float
     cancel_grace: float
     max_body_bytes: int
     max_json_values: int

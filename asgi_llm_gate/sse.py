@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 DONE = b"data: [DONE]\n\n"
 
+# A comment for idle connections. With a blank line behind it, it would be an event to clients that have seen an `id`.
+COMMENT = b": keep-alive\n"
+
 _BOM = b"\xef\xbb\xbf"
 _LINE_ENDS = (b"\n", b"\r")
 _LINE_END = re.compile(rb"\r\n|\n|\r")

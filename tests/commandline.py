@@ -11,29 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import coverage
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parent.parent
 
-# What the process does is measured with the tests that start it; that it imports no test is no news.
-_PROGRAM = "import coverage; coverage.process_startup(); from asgi_llm_gate.cli import main; main()"
-_QUIET = "ignore:Module tests was never imported"
+_PROGRAM = "from asgi_llm_gate.cli import main; main()"
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-W", _QUIET, "-c", _PROGRAM, *map(str, arguments)]
+    return [sys.executable, "-c", _PROGRAM, *map(str, arguments)]
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process: this one's without what would configure the gate, and more."""
     kept = {name: value for name, value in os.environ.items() if name != "ASGI_LLM_GATE_CONFIG"}
-    measured = coverage.Coverage.current()
-    if measured is not None:  # pragma: no branch  # nobody sees the other one measured
-        data_file = str(measured.get_option("run:data_file"))
-        kept |= {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml"), "COVERAGE_FILE": data_file}
     return {**kept, "PYTHONPATH": str(ROOT), **extra}
 
 

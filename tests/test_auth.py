@@ -163,7 +163,11 @@ async def test_a_caller_of_litellms_own_class_will_do():
     assert caller.user_id == "u"
 
 
-@pytest.mark.parametrize("answer", [None, False, True, 1, {}, {"user_id": "u"}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "answer",
+    [None, False, True, 1, {}, {"user_id": "u"}, object()],
+    ids=lambda answer: "object" if type(answer) is object else repr(answer),
+)
 async def test_what_names_no_caller_is_401(answer):
     with pytest.raises(GateError) as caught:
         await asked(lambda request, api_key: answer)

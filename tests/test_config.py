@@ -89,6 +89,7 @@ gate_settings:
   moderation_mode: cut
   moderation_buffer: 1
   cancel_grace: 0
+  keep_alive: 20
   max_body_bytes: 2
   max_json_values: 3
   body_timeout: 4
@@ -135,6 +136,7 @@ def test_every_setting_of_a_file_is_read(configured):
         "on_hook_error": "allow",
         "moderation_mode": "cut",
         "moderation_buffer": 1,
+        "keep_alive": 20.0,
         "cancel_grace": 0.0,
         "max_body_bytes": 2,
         "max_json_values": 3,

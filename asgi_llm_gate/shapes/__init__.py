@@ -87,6 +87,10 @@ class Stream(Protocol):
         """
         ...
 
+    def error_of(self, chunk: Json) -> Any:
+        """Return the error with which the app ends its stream in this chunk; None, or something empty, for none."""
+        ...
+
     def error_end(self, error: Json) -> Iterator[Json]:
         """Yield the chunks that end the stream with an error, of which the envelope's fields are given; likewise."""
         ...

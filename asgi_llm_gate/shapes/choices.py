@@ -113,6 +113,10 @@ class ChoiceStream(ABC):
         for index in unfinished:
             yield self._chunk(self.last_choice(index, finish_reason))
 
+    def error_of(self, chunk: Json) -> Any:
+        """Return what official clients raise: any chunk's `error`."""
+        return chunk.get("error")
+
     def error_end(self, error: Json) -> Iterator[Json]:
         """Yield the error in the envelope, as official clients raise it."""
         yield {"error": error}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.shapes import Slot
 from asgi_llm_gate.shapes.response_draft import Draft
@@ -98,6 +98,14 @@ class ResponsesStream:
     def message_end(self, message: str, finish_reason: str) -> Iterator[Json]:
         """Yield the message as one more piece of the open text, or as an output of its own; then end all."""
         return end_with_message(self._draft, message, finish_reason)
+
+    def error_of(self, chunk: Json) -> Any:
+        """Return a failed response's error, or an `error` event's, which is the event itself or stands in it."""
+        step = chunk.get("type")
+        if step == "response.failed":
+            response = chunk.get("response")
+            return (isinstance(response, dict) and response.get("error")) or chunk
+        return chunk.get("error") or (chunk if step == "error" else None)
 
     def error_end(self, error: Json) -> Iterator[Json]:
         """Yield the response as far as it has come, failed."""
