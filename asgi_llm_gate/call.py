@@ -23,11 +23,16 @@ _SECRET = frozenset({name.decode() for name in KEY_HEADERS} | {"cookie", "proxy-
 class CallData:
     """The one dict that all hooks of a call are given, and what the gate knows about it.
 
+    Args:
+        data: The decoded body.
+        raw: The body.
+        path_model: The model that the path names, if it does; hooks find it as ``data["model"]``.
+
     Attributes:
-        data: That dict.
+        data: The one dict.
     """
 
-    def __init__(self, data: dict[str, Any], raw: bytes = b"{}") -> None:
+    def __init__(self, data: dict[str, Any], raw: bytes = b"{}", path_model: str | None = None) -> None:
         for name in OWN_KEYS:
             data.pop(name, None)
         self.data = data
@@ -35,6 +40,8 @@ class CallData:
         self._own: dict[str, Any] = {}
         self._sent_metadata = "metadata" in data
         self._metadata = data.get("metadata", {})
+        self._path_model = path_model
+        self._sent_model = data.get("model")
 
     @property
     def headers(self) -> dict[str, str]:
@@ -46,6 +53,8 @@ class CallData:
     def asked(self) -> dict[str, Any]:
         """The client's body as it came, for answers in the form that the client asked for."""
         asked: dict[str, Any] = orjson.loads(self._raw)
+        if self._path_model is not None:
+            asked.setdefault("model", self._path_model)
         return asked
 
     def equip(self, scope: Scope, head: Head, call_id: str, caller: UserAPIKeyAuth) -> None:
@@ -76,6 +85,8 @@ class CallData:
             "litellm_metadata": {},
         }
         self.data.update(self._own)
+        if self._path_model is not None:
+            self.data["model"] = self._path_model
 
     def replace(self, new: dict[str, Any]) -> None:
         """Take over what a hook returned, in the same dict; the gate's own keys stay."""
@@ -100,9 +111,23 @@ class CallData:
             content = {name: value for name, value in content.items() if name not in OWN_KEYS}
             if self._own:
                 self._restore_metadata(content)
+                if not self.changes_path and self._path_model is not None:
+                    self._restore_model(content)
             for name in dropped:
                 content.pop(name, None)
         return orjson.dumps(content)
+
+    @property
+    def changes_path(self) -> bool:
+        """Hooks have changed the model that the path names."""
+        return bool(self._own) and self._path_model is not None and self.data.get("model") != self._path_model
+
+    def _restore_model(self, content: dict[str, Any]) -> None:
+        """Put back what the body said, which counts for nothing there."""
+        if self._sent_model is None:
+            del content["model"]
+        else:
+            content["model"] = self._sent_model
 
     def _restore_metadata(self, content: dict[str, Any]) -> None:
         metadata = content.pop("metadata", None)

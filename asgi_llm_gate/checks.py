@@ -224,6 +224,7 @@ CHECKS: Mapping[str, Check] = {
     "max_event_bytes": _whole(1),
     "streaming_window": _whole(0),
     "log_response_bytes": _whole(1),
+    "strict": _boolean,
     "policies": _policies,
     "paths": _paths,
     "shutdown_timeout": _seconds,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from asgi_llm_gate.checks import CHECKS, FromEnviron, WrongValueError, resolved, shown
 from asgi_llm_gate.config_file import ConfigError, one_line, read
+from asgi_llm_gate.coverage import gaps
 from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
 from asgi_llm_gate.settings import Keywords, Settings
 
@@ -43,7 +44,7 @@ _ENTRY = ("model_name", "litellm_params")
 _ENTRY_PARAMS = ("model", "api_base", "api_key", "extra_headers", "timeout")
 
 # What guards something in a later version, or in LiteLLM: to pass it over would leave a hole.
-_LATER = ("inspector", "keys", "lease_seconds", "on_store_error", "redis_url", "strict", "teams", "users")
+_LATER = ("inspector", "keys", "lease_seconds", "on_store_error", "redis_url", "teams", "users")
 _NOT_SERVED = frozenset(
     {"guardrails", "include", "litellm_settings.guardrails", *(f"gate_settings.{name}" for name in _LATER)}
 )
@@ -72,7 +73,10 @@ def load_settings(
     from_file = _checked(_file_settings, content, environ, base, prefix)
     given = _checked(_keywords, keywords, environ, base, "")
     callbacks = (*from_file.get("callbacks", ()), *given.get("callbacks", ()))
-    return Settings(**{**from_file, **given, "callbacks": callbacks})
+    settings = Settings(**{**from_file, **given, "callbacks": callbacks})
+    if settings.strict and (unseen := gaps(settings)):
+        raise ConfigError(f"{prefix}strict: {unseen[0]}")
+    return settings
 
 
 def _source(config: Any) -> tuple[Path | None, Mapping[Any, Any], str]:

@@ -77,6 +77,22 @@ def _row(endpoints: Sequence[Endpoint], settings: Settings, hooks: Mapping[str, 
     return Row(call_type, paths, "inspect", hooks, user, first.has_user or settings.forward_user == "always")
 
 
+def gaps(settings: Settings) -> list[str]:
+    """Return what hooks of a configuration would not see of what they guard, a sentence each."""
+    found = rows(settings)
+    guards = [name for method in ("async_pre_call_hook", "async_moderation_hook") for name in found[0].hooks[method]]
+    passed = [row.call_type for row in found if row.policy == PASS and row.call_type]
+    unseen = [f"{', '.join(passed)} calls pass without a look by {guards[0]}"] if guards and passed else []
+    blind = [type(callback).__name__ for callback in settings.callbacks if _sees_no_streams(callback)]
+    neither = " nor ".join(_OF_STREAMS)
+    return unseen + [f"{name} looks into answers but not into streams: it has neither {neither}" for name in blind]
+
+
+def _sees_no_streams(callback: object) -> bool:
+    looks = overrides(callback, "async_post_call_success_hook")
+    return looks and not any(overrides(callback, method) for method in _OF_STREAMS)
+
+
 def report(settings: Settings) -> str:
     """Return the rows as text: a table of the calls that hooks look into, and one of those that none does."""
     found = rows(settings)
@@ -109,7 +125,10 @@ def _notes(settings: Settings) -> Iterator[str]:
         yield f"Beside the call: {_MODERATION[settings.moderation_mode]}"
     if settings.enforced_params:
         yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
-    yield "Every other path is no LLM call, and no hook sees it."
+    if settings.strict:
+        yield "A POST to any other path under an API's prefix is refused; all else is no LLM call, and no hook sees it."
+    else:
+        yield "Every other path is no LLM call, and no hook sees it."
 
 
 def _table(titles: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> Iterator[str]:

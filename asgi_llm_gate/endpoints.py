@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from asgi_llm_gate.errors import GateError
-from asgi_llm_gate.shapes import Json, Shape, chat, plain, response_input, responses, text
+from asgi_llm_gate.shapes import Json, Shape, chat, chat_batch, plain, response_input, responses, text, threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,8 +45,10 @@ class Endpoint:
     general: bool = False
 
 
-def _inspected(suffix: str, call_type: str, litellm: str, shape: Shape, *, has_user: bool) -> Endpoint:
-    return Endpoint(suffix, call_type, litellm, shape, has_user=has_user)
+def _inspected(
+    suffix: str, call_type: str, litellm: str, shape: Shape, *, has_user: bool, general: bool = False
+) -> Endpoint:
+    return Endpoint(suffix, call_type, litellm, shape, has_user=has_user, general=general)
 
 
 def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
@@ -66,33 +68,36 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         _inspected(f"/responses/{work}", f"responses_{work}", f"responses_{work}", response_input, has_user=False)
         for work in ("input_tokens", "compact")
     ),
-    *_by_policy("completion_batch", "acompletion", "/chat/completions/batch"),
+    _inspected("/chat/completions/batch", "completion_batch", "acompletion", chat_batch, has_user=True),
     *_by_policy("image_edit", "aimage_edit", "/images/edits"),
     *_by_policy("image_variation", "aimage_variation", "/images/variations"),
     *_by_policy("audio_transcription", "transcription", "/audio/transcriptions"),
     *_by_policy("audio_translation", "translation", "/audio/translations"),
-    *_by_policy("audio_speech", "aspeech", "/audio/speech"),
-    *_by_policy("rerank", "rerank", "/rerank"),
+    _inspected("/audio/speech", "audio_speech", "aspeech", plain, has_user=False),
+    _inspected("/rerank", "rerank", "arerank", plain, has_user=False),
     *_by_policy("anthropic_messages", "anthropic_messages", "/v1/messages", "/v1/messages/count_tokens"),
-    *_by_policy("conversations", "conversations", "/conversations", "/conversations/{}/items", general=True),
+    *(
+        _inspected(suffix, "conversations", "conversations", response_input, has_user=False, general=True)
+        for suffix in ("/conversations", "/conversations/{}/items")
+    ),
     *_by_policy("files", "acreate_file", "/files", general=True),
     *_by_policy("uploads", "acreate_upload", "/uploads", "/uploads/{}/parts", "/uploads/{}/complete", general=True),
     *_by_policy("batches", "acreate_batch", "/batches", general=True),
-    *_by_policy(
-        "assistants",
-        "assistants",
-        "/assistants",
-        "/threads",
-        "/threads/runs",
-        "/threads/{}/runs",
-        "/threads/{}/messages",
-        "/threads/{}/runs/{}/submit_tool_outputs",
-        general=True,
+    *(
+        _inspected(suffix, "assistants", "assistants", threads, has_user=False, general=True)
+        for suffix in (
+            "/assistants",
+            "/threads",
+            "/threads/runs",
+            "/threads/{}/runs",
+            "/threads/{}/messages",
+            "/threads/{}/runs/{}/submit_tool_outputs",
+        )
     ),
     *_by_policy(
         "realtime", "_arealtime", "/realtime/client_secrets", "/realtime/sessions", "/realtime/calls", general=True
     ),
-    *_by_policy("vector_store_search", "vector_store_search", "/vector_stores/{}/search"),
+    _inspected("/vector_stores/{}/search", "vector_store_search", "vector_store_search", plain, has_user=False),
     *_by_policy("invocations", "invocations", "/invocations", general=True),
 )
 
@@ -104,6 +109,9 @@ WEBSOCKETS: tuple[Endpoint, ...] = (
 
 # What may stand before a suffix that is a common word: nothing, or a path that ends like an API's root.
 _API_PREFIX = re.compile(r"(?:.*/)?(?:v\d+\w*|openai|api)", re.IGNORECASE | re.DOTALL)
+
+# A path of some API, known or not.
+_OF_API = re.compile(r"(?:^|/)(?:v\d+\w*|openai|api)/", re.IGNORECASE)
 
 # What no client of an LLM API writes in a path: control, space and non-ASCII characters, `\`, `;`, what is left
 # of an escape or of a URL's other parts, and empty or dotted segments.
@@ -137,6 +145,10 @@ class Routes:
             endpoint = self._find(path.removeprefix(root_path))
         return endpoint
 
+    def is_unknown_api(self, path: str) -> bool:
+        """Tell whether a path stands under an API's prefix and names nothing of the table, nor an own path."""
+        return bool(_OF_API.search(path)) and self._row(path) is None
+
     def _find(self, path: str) -> Endpoint | None:
         if not _ODD.search(path):
             return self._match(path)
@@ -145,10 +157,14 @@ class Routes:
         return None
 
     def _match(self, path: str) -> Endpoint | None:
+        row = self._row(path)
+        return None if row is not None and row.call_type == PASS else row
+
+    def _row(self, path: str) -> Endpoint | None:
         path = path.removesuffix("/").lower()
         for row in self._by_last_segment.get(path.rpartition("/")[2], ()):
             if _fits(row, path):
-                return None if row.call_type == PASS else row
+                return row
         return None
 
 

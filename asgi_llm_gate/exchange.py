@@ -14,6 +14,7 @@ from asgi_llm_gate.body import Head, Replay, decode, read_body
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.delivery import Delivery
+from asgi_llm_gate.deployments import model_of, with_model
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
 from asgi_llm_gate.fields import require, require_user
 from asgi_llm_gate.hooks import added_headers, new_data
@@ -126,7 +127,7 @@ class Exchange:
     async def _prepare(self, raw: bytes) -> bytes:
         """Decode the body, check it, and have the pre-call hooks change or refuse it; return what the app gets."""
         settings = self.plan.settings
-        self.call = CallData(decode(raw, settings.max_json_values), raw)
+        self.call = CallData(decode(raw, settings.max_json_values), raw, model_of(self.scope["path"]))
         data = self.call.data
         user = data.get("user")
         if settings.enforce_user_param:
@@ -139,10 +140,12 @@ class Exchange:
             await self._pre_call()
         unforwarded = settings.enforce_user_param and not self.endpoint.has_user and settings.forward_user != "always"
         try:
+            if self.call.changes_path:
+                self.scope = with_model(self.scope, self.call.data.get("model"))
             return self.call.for_app(settings.user_params if unforwarded else ())
         except TypeError as exc:
             names = ", ".join(hook.name for hook in self.plan.pre_call)
-            logger.error("%s left data that is not JSON: %s", names, exc)
+            logger.error("%s left data that can't be sent: %s", names, exc)
             raise internal_error() from exc
 
     async def _pre_call(self) -> None:

@@ -66,6 +66,8 @@ class LLMGate:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             endpoint = self._routes.find(scope["path"], scope.get("root_path", ""))
+            if endpoint is None and self.settings.strict:
+                self._check_known(scope)
         except GateError as error:
             await error_answer(error).send(send)
             return
@@ -102,6 +104,11 @@ class LLMGate:
             await self.app(scope, receive, send)
         else:
             await _deny_websocket(scope, receive, send, not_inspected(endpoint))
+
+    def _check_known(self, scope: Scope) -> None:
+        if scope["method"].upper() in {"POST", "PUT", "PATCH"} and self._routes.is_unknown_api(scope["path"]):
+            message = "This gate lets no calls through that it does not know; the setting `paths` can make them known"
+            raise GateError(403, message, code="unknown_endpoint")
 
     def _passes(self, endpoint: Endpoint) -> bool:
         return not endpoint.inspected and self.settings.policies.get(endpoint.call_type) == PASS

@@ -41,6 +41,7 @@ class Settings:
         streaming_window: Characters of a stream's text that are held back, so that text hooks see patterns whole.
         log_response_bytes: How much of a response is kept for the log events.
         policies: What becomes of endpoint classes that the gate does not look into: ``pass`` or ``deny``, the default.
+        strict: Refuse to start where a hook would not see something it guards, and refuse unknown calls to an API.
         paths: An app's own paths, by their end: a call type, or ``pass`` for what is no LLM call.
         shutdown_timeout: How long open streams may go on after the command line's server is told to stop.
     """
@@ -68,6 +69,7 @@ class Settings:
     max_event_bytes: int = 16_000_000
     streaming_window: int = 0
     log_response_bytes: int = 1_000_000
+    strict: bool = False
     policies: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
     shutdown_timeout: float = 10.0
@@ -99,6 +101,7 @@ class Keywords(TypedDict, total=False):
     max_event_bytes: int
     streaming_window: int
     log_response_bytes: int
+    strict: bool
     policies: Mapping[str, str]
     paths: Mapping[str, str]
     shutdown_timeout: float

@@ -216,7 +216,7 @@ def test_check_tells_what_is_covered(config):
     assert done.returncode == 0
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["completion", "/chat/completions", "Handler", "-", "-", "-", "-", "-", "user"] in lines
-    assert ["audio_speech", "deny", "/audio/speech"] in lines
+    assert ["invocations", "deny", "/invocations"] in lines
     assert "did you mean master_key?" in done.stderr
 
 

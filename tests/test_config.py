@@ -97,7 +97,8 @@ gate_settings:
   max_event_bytes: 6
   streaming_window: 7
   log_response_bytes: 8
-  policies: {rerank: pass, batches: deny}
+  strict: false
+  policies: {invocations: pass, batches: deny}
   paths: {/v2/ask: completion, /v2/files: pass}
   shutdown_timeout: 0
 """
@@ -145,7 +146,8 @@ def test_every_setting_of_a_file_is_read(configured):
         "max_event_bytes": 6,
         "streaming_window": 7,
         "log_response_bytes": 8,
-        "policies": {"rerank": "pass", "batches": "deny"},
+        "strict": False,
+        "policies": {"invocations": "pass", "batches": "deny"},
         "paths": {"/v2/ask": "completion", "/v2/files": "pass"},
         "shutdown_timeout": 0.0,
     }
@@ -354,8 +356,8 @@ HIDDEN = "what the environment variable holds"
 PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = (
-    "anthropic_messages, assistants, audio_speech, audio_transcription, audio_translation, batches, completion_batch, "
-    "conversations, files, image_edit, image_variation, invocations, realtime, rerank, responses_ws, "
+    "anthropic_messages, audio_transcription, audio_translation, batches, "
+    "files, image_edit, image_variation, invocations, realtime, responses_ws, "
     "uploads, vector_store_search"
 )
 
@@ -494,7 +496,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     **{
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
-        for name in ("keys", "users", "teams", "redis_url", "inspector", "strict", "lease_seconds", "on_store_error")
+        for name in ("keys", "users", "teams", "redis_url", "inspector", "lease_seconds", "on_store_error")
     },
     "LiteLLM's guardrails": ("guardrails: [{guardrail_name: a}]", "guardrails: not served by this version"),
     "LiteLLM's older guardrails": (
@@ -511,8 +513,8 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "gate_settings.moderation_mode: expected hold or cut, got 'race'",
     ),
     "inspect": (
-        "gate_settings: {policies: {files: deny, rerank: inspect}}",
-        "gate_settings.policies.rerank: inspect is not served by this version, only pass or deny",
+        "gate_settings: {policies: {files: deny, invocations: inspect}}",
+        "gate_settings.policies.invocations: inspect is not served by this version, only pass or deny",
     ),
     # Values of general_settings.
     "a number as a key": (

@@ -28,9 +28,9 @@ def prompt_text(data: Json) -> str:
 
 def _prompt_parts(data: Json) -> Iterator[str]:
     yield from fields(data, ("instructions", "prompt"))
-    given = data.get("input")
-    for item in given if isinstance(given, list) else [given]:
-        yield from _item_parts(item) if isinstance(item, dict) else texts(item)
+    for given in (data.get("input"), data.get("items")):  # a conversation's are `items`
+        for item in given if isinstance(given, list) else [given]:
+            yield from _item_parts(item) if isinstance(item, dict) else texts(item)
     for tool in objects(data.get("tools")):
         yield from fields(tool, ("description", "server_description"))
     yield from fields(data, (name for name in TEXT_REQUEST_FIELDS if name not in {"input", "instructions", "prompt"}))
