@@ -306,4 +306,4 @@ class Delivery:
 
     async def _answer(self, exc: Exception, send: Send) -> None:
         exchange = self._exchange
-        await answer_to(exc, exchange.endpoint.shape, exchange.call.asked, exchange.id).send(send)
+        await answer_to(exc, exchange.endpoint, exchange.call.asked, exchange.id).send(send)

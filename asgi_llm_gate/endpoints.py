@@ -12,8 +12,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from asgi_llm_gate.errors import GateError
-from asgi_llm_gate.shapes import Json, Shape, chat, plain, response_input, responses, text
+from asgi_llm_gate.errors import ErrorBody, GateError, error_body
+from asgi_llm_gate.shapes import (
+    Json,
+    Shape,
+    chat,
+    message_errors,
+    message_input,
+    messages,
+    plain,
+    response_input,
+    responses,
+    text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +42,9 @@ class Endpoint:
         call_type: The word that hooks are given.
         litellm_call_type: LiteLLM's present word for the same.
         shape: Its bodies' shape.
-        has_user: OpenAI's endpoint takes a `user`.
+        has_user: The endpoint, as its API documents it, takes a `user` or what stands for one.
+        user_params: The fields that say who the user is, where the endpoint has its own; dotted for nested ones.
+        error_body: Makes the body of its errors.
         inspected: The gate reads its calls. If not, a policy refuses or passes them.
         general: The suffix is a common word: it counts at the root and after an API prefix only.
     """
@@ -41,12 +54,20 @@ class Endpoint:
     litellm_call_type: str
     shape: Shape = plain
     has_user: bool = False
+    user_params: tuple[str, ...] = ()
+    error_body: ErrorBody = error_body
     inspected: bool = True
     general: bool = False
 
 
 def _inspected(suffix: str, call_type: str, litellm: str, shape: Shape, *, has_user: bool) -> Endpoint:
     return Endpoint(suffix, call_type, litellm, shape, has_user=has_user)
+
+
+def _anthropic(suffix: str, call_type: str, shape: Shape, *, has_user: bool) -> Endpoint:
+    errors = message_errors.error_body
+    user = ("metadata.user_id",)
+    return Endpoint(suffix, call_type, call_type, shape, has_user=has_user, user_params=user, error_body=errors)
 
 
 def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
@@ -66,6 +87,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         _inspected(f"/responses/{work}", f"responses_{work}", f"responses_{work}", response_input, has_user=False)
         for work in ("input_tokens", "compact")
     ),
+    _anthropic("/v1/messages", "anthropic_messages", messages, has_user=True),
+    _anthropic("/v1/messages/count_tokens", "anthropic_messages_count_tokens", message_input, has_user=False),
     *_by_policy("completion_batch", "acompletion", "/chat/completions/batch"),
     *_by_policy("image_edit", "aimage_edit", "/images/edits"),
     *_by_policy("image_variation", "aimage_variation", "/images/variations"),
@@ -73,7 +96,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *_by_policy("audio_translation", "translation", "/audio/translations"),
     *_by_policy("audio_speech", "aspeech", "/audio/speech"),
     *_by_policy("rerank", "rerank", "/rerank"),
-    *_by_policy("anthropic_messages", "anthropic_messages", "/v1/messages", "/v1/messages/count_tokens"),
     *_by_policy("conversations", "conversations", "/conversations", "/conversations/{}/items", general=True),
     *_by_policy("files", "acreate_file", "/files", general=True),
     *_by_policy("uploads", "acreate_upload", "/uploads", "/uploads/{}/parts", "/uploads/{}/complete", general=True),

@@ -13,23 +13,24 @@ from asgi_llm_gate.answer import EVENT_STREAM, Answer
 from asgi_llm_gate.errors import GateError, Rejection, error_answer, intended, internal_error
 
 if TYPE_CHECKING:
-    from asgi_llm_gate.shapes import Json, Shape
+    from asgi_llm_gate.endpoints import Endpoint
+    from asgi_llm_gate.shapes import Json
 
 logger = logging.getLogger("asgi_llm_gate")
 
 
-def answer_to(exc: Exception, shape: Shape, asked: Json, call_id: str) -> Answer:
+def answer_to(exc: Exception, endpoint: Endpoint, asked: Json, call_id: str) -> Answer:
     """Return the answer to a call that was refused or failed.
 
     Args:
         exc: Why.
-        shape: The endpoint's.
+        endpoint: What was called.
         asked: The request as the client sent it, which says the form of the answer.
         call_id: The call's id.
     """
     if isinstance(exc, Rejection):
-        return _rejection(exc.message, shape, asked, call_id)
-    return error_answer(as_error(exc), request_id(call_id))
+        return _rejection(exc.message, endpoint, asked, call_id)
+    return error_answer(as_error(exc), request_id(call_id), endpoint.error_body)
 
 
 def as_error(exc: Exception) -> GateError:
@@ -46,9 +47,10 @@ def request_id(call_id: str) -> str:
     return f"req_{call_id}"
 
 
-def _rejection(message: str, shape: Shape, asked: Json, call_id: str) -> Answer:
+def _rejection(message: str, endpoint: Endpoint, asked: Json, call_id: str) -> Answer:
     headers = ((b"x-request-id", request_id(call_id).encode()),)
     now = int(time.time())
+    shape = endpoint.shape
     reader = shape.open_stream() if asked.get("stream") is True else None
     if reader is not None:
         chunks = shape.rejection_chunks(asked, message, id=call_id, created=now)
@@ -57,5 +59,6 @@ def _rejection(message: str, shape: Shape, asked: Json, call_id: str) -> Answer:
         return Answer(200, b"".join([*events, *end]), EVENT_STREAM, headers)
     body = shape.rejection(asked, message, id=call_id, created=now)
     if body is None:
-        return error_answer(GateError(400, message, code="content_policy_violation"), request_id(call_id))
+        error = GateError(400, message, code="content_policy_violation")
+        return error_answer(error, request_id(call_id), endpoint.error_body)
     return Answer(200, orjson.dumps(body), headers=headers)
