@@ -352,7 +352,7 @@ HIDDEN = "what the environment variable holds"
 PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = (
-    "anthropic_messages, assistants, audio_speech, audio_transcription, audio_translation, batches, completion_batch, "
+    "assistants, audio_speech, audio_transcription, audio_translation, batches, completion_batch, "
     "conversations, files, image_edit, image_variation, invocations, realtime, rerank, responses_ws, "
     "uploads, vector_store_search"
 )

@@ -131,8 +131,6 @@ UNINSPECTED = [
     ("/v1/audio/translations", "denied"),
     ("/v1/rerank", "denied"),
     ("/v2/rerank", "denied"),
-    ("/v1/messages", "denied"),
-    ("/v1/messages/count_tokens", "denied"),
     ("/v1/files", "denied"),
     ("/files", "denied"),
     ("/v1/files/", "denied"),
