@@ -101,7 +101,7 @@ class CallData:
         The client's `metadata` goes on as it came, from the hooks' ``data["metadata"]["requester_metadata"]``.
 
         Args:
-            dropped: Names of fields not to forward.
+            dropped: Names of fields not to forward, dotted for nested ones.
 
         Raises:
             TypeError: The hooks left something that is not JSON.
@@ -114,7 +114,7 @@ class CallData:
                 if not self.changes_path and self._path_model is not None:
                     self._restore_model(content)
             for name in dropped:
-                content.pop(name, None)
+                content = _without(content, name)
         return orjson.dumps(content)
 
     @property
@@ -135,6 +135,17 @@ class CallData:
         requested = metadata["requester_metadata"] if known else self._metadata
         if self._sent_metadata or requested:
             content["metadata"] = requested
+
+
+def _without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a copy without a field, dotted if it is nested; an object of which it was all goes with it."""
+    outer, _, rest = name.partition(".")
+    kept = dict(content)
+    if rest and isinstance(kept.get(outer), Mapping):
+        kept[outer] = _without(kept[outer], rest)
+    if not rest or kept.get(outer) == {}:
+        kept.pop(outer, None)
+    return kept
 
 
 def _client_metadata(metadata: Any) -> dict[str, Any]:

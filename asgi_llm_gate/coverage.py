@@ -71,7 +71,7 @@ def _row(endpoints: Sequence[Endpoint], settings: Settings, hooks: Mapping[str, 
     paths = (*(f"{endpoint.suffix}{kind}" for endpoint in endpoints), *own)
     if not first.inspected:
         return Row(call_type, paths, settings.policies.get(call_type, "deny"), {})
-    user = settings.user_params if settings.enforce_user_param else ()
+    user = (first.user_params or settings.user_params) if settings.enforce_user_param else ()
     if first.shape.open_stream() is None:
         hooks = {**hooks, **dict.fromkeys(_OF_STREAMS, ())}
     return Row(call_type, paths, "inspect", hooks, user, first.has_user or settings.forward_user == "always")

@@ -319,4 +319,4 @@ class Delivery:
     async def _answer(self, exc: Exception, send: Send) -> None:
         exchange = self._exchange
         answer = answer_in_stream if self._outlet.opened else answer_to
-        await answer(exc, exchange.endpoint.shape, exchange.call.asked, exchange.id).send(send)
+        await answer(exc, exchange.endpoint, exchange.call.asked, exchange.id).send(send)

@@ -12,8 +12,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from asgi_llm_gate.errors import GateError
-from asgi_llm_gate.shapes import Json, Shape, chat, chat_batch, plain, response_input, responses, text, threads
+from asgi_llm_gate.errors import ErrorBody, GateError, error_body
+from asgi_llm_gate.shapes import (
+    Json,
+    Shape,
+    chat,
+    chat_batch,
+    message_errors,
+    message_input,
+    messages,
+    plain,
+    response_input,
+    responses,
+    text,
+    threads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +44,9 @@ class Endpoint:
         call_type: The word that hooks are given.
         litellm_call_type: LiteLLM's present word for the same.
         shape: Its bodies' shape.
-        has_user: OpenAI's endpoint takes a `user`.
+        has_user: The endpoint, as its API documents it, takes a `user` or what stands for one.
+        user_params: The fields that say who the user is, where the endpoint has its own; dotted for nested ones.
+        error_body: Makes the body of its errors.
         inspected: The gate reads its calls. If not, a policy refuses or passes them.
         general: The suffix is a common word: it counts at the root and after an API prefix only.
     """
@@ -41,6 +56,8 @@ class Endpoint:
     litellm_call_type: str
     shape: Shape = plain
     has_user: bool = False
+    user_params: tuple[str, ...] = ()
+    error_body: ErrorBody = error_body
     inspected: bool = True
     general: bool = False
 
@@ -49,6 +66,12 @@ def _inspected(
     suffix: str, call_type: str, litellm: str, shape: Shape, *, has_user: bool, general: bool = False
 ) -> Endpoint:
     return Endpoint(suffix, call_type, litellm, shape, has_user=has_user, general=general)
+
+
+def _anthropic(suffix: str, call_type: str, shape: Shape, *, has_user: bool) -> Endpoint:
+    errors = message_errors.error_body
+    user = ("metadata.user_id",)
+    return Endpoint(suffix, call_type, call_type, shape, has_user=has_user, user_params=user, error_body=errors)
 
 
 def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
@@ -69,13 +92,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         for work in ("input_tokens", "compact")
     ),
     _inspected("/chat/completions/batch", "completion_batch", "acompletion", chat_batch, has_user=True),
+    _anthropic("/v1/messages", "anthropic_messages", messages, has_user=True),
+    _anthropic("/v1/messages/count_tokens", "anthropic_messages_count_tokens", message_input, has_user=False),
     *_by_policy("image_edit", "aimage_edit", "/images/edits"),
     *_by_policy("image_variation", "aimage_variation", "/images/variations"),
     *_by_policy("audio_transcription", "transcription", "/audio/transcriptions"),
     *_by_policy("audio_translation", "translation", "/audio/translations"),
     _inspected("/audio/speech", "audio_speech", "aspeech", plain, has_user=False),
     _inspected("/rerank", "rerank", "arerank", plain, has_user=False),
-    *_by_policy("anthropic_messages", "anthropic_messages", "/v1/messages", "/v1/messages/count_tokens"),
     *(
         _inspected(suffix, "conversations", "conversations", response_input, has_user=False, general=True)
         for suffix in ("/conversations", "/conversations/{}/items")

@@ -1,6 +1,6 @@
-"""Refusals and failures, and the one envelope in which every endpoint reports them.
+"""Refusals and failures, and the envelope in which endpoints report them.
 
-The envelope is OpenAI's: ``{"error": {"message", "type", "param", "code"}}``. Official clients choose the
+It is OpenAI's: ``{"error": {"message", "type", "param", "code"}}``. Official clients choose the
 exception class by the HTTP status and fill ``code``, ``param`` and ``type`` from the object.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -127,13 +127,27 @@ def error_fields(error: GateError) -> dict[str, str | None]:
     return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
 
 
-def error_answer(error: GateError, request_id: str | None = None) -> Answer:
-    """Render an error in the envelope, with an ``x-request-id`` that clients show as ``request_id``."""
-    headers = {b"x-request-id": (request_id or new_request_id()).encode()}
+def error_body(error: GateError, request_id: str) -> dict[str, Any]:  # noqa: ARG001  # other envelopes have it inside
+    """Return the envelope."""
+    return {"error": error_fields(error)}
+
+
+ErrorBody = Callable[[GateError, str], dict[str, Any]]
+
+
+def error_answer(error: GateError, request_id: str | None = None, body: ErrorBody = error_body) -> Answer:
+    """Render an error in an envelope, with an ``x-request-id`` that clients show as ``request_id``.
+
+    Anthropic's clients, whose envelope has the id inside too, look for it under ``request-id``.
+    """
+    request_id = request_id or new_request_id()
+    content = body(error, request_id)
+    names = (b"x-request-id", b"request-id") if "request_id" in content else (b"x-request-id",)
+    headers = dict.fromkeys(names, request_id.encode())
     for name, value in error.headers.items():
         if name.lower() not in FRAMING and is_header(name, value):
             headers[name.lower().encode()] = value.strip().encode()
-    return Answer(error.status_code, orjson.dumps({"error": error_fields(error)}), headers=tuple(headers.items()))
+    return Answer(error.status_code, orjson.dumps(content), headers=tuple(headers.items()))
 
 
 def new_request_id() -> str:

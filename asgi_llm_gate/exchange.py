@@ -16,7 +16,7 @@ from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.delivery import Delivery
 from asgi_llm_gate.deployments import model_of, with_model
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
-from asgi_llm_gate.fields import require, require_user
+from asgi_llm_gate.fields import find, require, require_user
 from asgi_llm_gate.hooks import added_headers, new_data
 from asgi_llm_gate.outlet import Outlet
 from asgi_llm_gate.rejections import answer_to
@@ -89,7 +89,7 @@ class Exchange:
     async def refuse(self, exc: Exception) -> None:
         """Tell the failure hooks, and answer the client in place of the app."""
         told = await self.account.failed(exc, self.call, self.caller)
-        await answer_to(told, self.endpoint.shape, self.call.asked, self.id).send(self.outlet)
+        await answer_to(told, self.endpoint, self.call.asked, self.id).send(self.outlet)
 
     async def _admit(self) -> bytes | None:
         """Let the call in by its head and read its body; None if the client went away.
@@ -129,9 +129,10 @@ class Exchange:
         settings = self.plan.settings
         self.call = CallData(decode(raw, settings.max_json_values), raw, model_of(self.scope["path"]))
         data = self.call.data
-        user = data.get("user")
+        own = self.endpoint.user_params
+        user = find(data, own[0] if own else "user")
         if settings.enforce_user_param:
-            user = require_user(data, settings.user_params)
+            user = require_user(data, own or settings.user_params)
         require(data, settings.enforced_params)
         if self.plan.has_hooks:
             if self.caller.end_user_id is None and isinstance(user, str):
@@ -142,7 +143,7 @@ class Exchange:
         try:
             if self.call.changes_path:
                 self.scope = with_model(self.scope, self.call.data.get("model"))
-            return self.call.for_app(settings.user_params if unforwarded else ())
+            return self.call.for_app((own or settings.user_params) if unforwarded else ())
         except TypeError as exc:
             names = ", ".join(hook.name for hook in self.plan.pre_call)
             logger.error("%s left data that can't be sent: %s", names, exc)

@@ -32,7 +32,7 @@ def require_user(data: Mapping[str, Any], names: Iterable[str]) -> str:
     """
     names = tuple(names)
     for name in names:
-        value = _find(data, name)
+        value = find(data, name)
         if isinstance(value, str) and is_visible(value):
             return value
     raise _missing(names[0], " or ".join(f"'{name}'" for name in names))
@@ -47,12 +47,13 @@ def require(data: Mapping[str, Any], names: Iterable[str]) -> None:
         GateError: 400, ``param`` is the name.
     """
     for name in names:
-        value = _find(data, name)
+        value = find(data, name)
         if not (is_visible(value) if isinstance(value, str) else value not in (None, [], {})):
             raise _missing(name, f"'{name}'")
 
 
-def _find(data: Any, name: str) -> Any:
+def find(data: Any, name: str) -> Any:
+    """Return a field, dotted if it is a nested one, or None."""
     for part in name.split("."):
         data = data.get(part) if isinstance(data, Mapping) else None
     return data

@@ -16,27 +16,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asgi_llm_gate.answer import Headers
-    from asgi_llm_gate.shapes import Json, Shape, Stream
+    from asgi_llm_gate.endpoints import Endpoint
+    from asgi_llm_gate.shapes import Json, Stream
 
 logger = logging.getLogger("asgi_llm_gate")
 
 
-def answer_to(exc: Exception, shape: Shape, asked: Json, call_id: str) -> Answer:
+def answer_to(exc: Exception, endpoint: Endpoint, asked: Json, call_id: str) -> Answer:
     """Return the answer to a call that was refused or failed.
 
     Args:
         exc: Why.
-        shape: The endpoint's.
+        endpoint: What was called.
         asked: The request as the client sent it, which says the form of the answer.
         call_id: The call's id.
     """
     if isinstance(exc, Rejection):
-        return _rejection(exc.message, shape, asked, call_id)
-    return error_answer(as_error(exc), request_id(call_id))
+        return _rejection(exc.message, endpoint, asked, call_id)
+    return error_answer(as_error(exc), request_id(call_id), endpoint.error_body)
 
 
-def answer_in_stream(exc: Exception, shape: Shape, asked: Json, call_id: str) -> Answer:
+def answer_in_stream(exc: Exception, endpoint: Endpoint, asked: Json, call_id: str) -> Answer:
     """Return the same as a whole stream, for a client that has been sent a stream's start and nothing else of it."""
+    shape = endpoint.shape
     reader = shape.open_stream()
     if reader is None:
         error = as_error(exc) if not isinstance(exc, Rejection) else _refused(exc.message)
@@ -60,15 +62,16 @@ def request_id(call_id: str) -> str:
     return f"req_{call_id}"
 
 
-def _rejection(message: str, shape: Shape, asked: Json, call_id: str) -> Answer:
+def _rejection(message: str, endpoint: Endpoint, asked: Json, call_id: str) -> Answer:
     headers = ((b"x-request-id", request_id(call_id).encode()),)
     now = int(time.time())
+    shape = endpoint.shape
     reader = shape.open_stream() if asked.get("stream") is True else None
     if reader is not None:
         return _stream(shape.rejection_chunks(asked, message, id=call_id, created=now), reader, headers)
     body = shape.rejection(asked, message, id=call_id, created=now)
     if body is None:
-        return error_answer(_refused(message), request_id(call_id))
+        return error_answer(_refused(message), request_id(call_id), endpoint.error_body)
     return Answer(200, orjson.dumps(body), headers=headers)
 
 

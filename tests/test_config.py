@@ -356,9 +356,8 @@ HIDDEN = "what the environment variable holds"
 PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = (
-    "anthropic_messages, audio_transcription, audio_translation, batches, "
-    "files, image_edit, image_variation, invocations, realtime, responses_ws, "
-    "uploads, vector_store_search"
+    "audio_transcription, audio_translation, batches, files, image_edit, image_variation, invocations, realtime, "
+    "responses_ws, uploads"
 )
 
 # The text of a file, and the whole line that says what is wrong with it.

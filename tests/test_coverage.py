@@ -63,6 +63,15 @@ def test_the_user_is_what_the_settings_call_it():
     assert found(enforce_user_param=True, forward_user="always")["moderation"].forwards_user
 
 
+def test_anthropics_user_has_its_own_name():
+    """It is `metadata.user_id` whatever the settings call the others', also on an app's own path."""
+    rows = found(enforce_user_param=True, user_params=["safety_identifier"], paths={"/ask": "anthropic_messages"})
+    assert rows["anthropic_messages"].user == ("metadata.user_id",)
+    assert rows["anthropic_messages"].paths == ("/v1/messages", "/ask")
+    assert rows["anthropic_messages"].forwards_user
+    assert not rows["anthropic_messages_count_tokens"].forwards_user
+
+
 def test_the_report_is_a_table():
     """The columns of the text stand under their titles, and what is out of the ordinary is said below."""
     settings = load_settings(

@@ -371,10 +371,14 @@ def test_a_mistake_looks_as_the_page_says(content, message, tmp_path, monkeypatc
     assert told == [message]
 
 
+def user_of(row):
+    return " or ".join(f"`{name}`" for name in row.user_params) or "yes" if row.has_user else "no"
+
+
 def test_the_endpoints_listed_are_those_there_are():
     """The tables of the page have the call types, names and paths of the gate's own."""
     inspected = [
-        [f"`{row.call_type}`", f"`{row.litellm_call_type}`", f"`{row.suffix}`", "yes" if row.has_user else "no"]
+        [f"`{row.call_type}`", f"`{row.litellm_call_type}`", f"`{row.suffix}`", user_of(row)]
         for row in ENDPOINTS
         if row.inspected
     ]

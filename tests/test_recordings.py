@@ -27,6 +27,7 @@ CALLS = {
     "images/generations": "image_generation",
     "responses": "responses",
     "responses/input_tokens": "responses_input_tokens",
+    "messages": "anthropic_messages",
 }
 
 RECORDINGS = os.environ.get("LLM_GATE_RECORDINGS")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_llm_gate import CallHooks, LLMGate
+from asgi_llm_gate import LLMGate
 from asgi_llm_gate.config import ConfigError
 from asgi_llm_gate.coverage import report
 from tests.harness import Request, Upstream, chat
@@ -22,6 +22,11 @@ class Moderator:
 
 class Answers:
     def async_post_call_success_hook(self):
+        """Look on."""
+
+
+class Failures:
+    def async_post_call_failure_hook(self):
         """Look on."""
 
 
@@ -52,7 +57,7 @@ def test_a_gate_does_not_start_with_a_gap(name):
 
 
 @pytest.mark.parametrize(
-    "callback", [CallHooks(), AnswersAndPieces(), AnswersAndChunks()], ids=lambda c: type(c).__name__
+    "callback", [Failures(), AnswersAndPieces(), AnswersAndChunks()], ids=lambda c: type(c).__name__
 )
 def test_a_gate_starts_where_nothing_is_guarded_or_all_is_seen(callback):
     LLMGate(Upstream(), callbacks=[callback], policies={"batches": "pass"}, strict=True)

@@ -36,6 +36,24 @@ PATHS = [
     Path("/", "", "passed", NONE),
     Path("", "", "passed", NONE),
     Path("*", "", "passed", NONE),
+    # served by none of the apps
+    *(
+        Path(path, "", call_type, NONE)
+        for path, call_type in {
+            "/v1/audio/speech": "audio_speech",
+            "/v1/rerank": "rerank",
+            "/v2/rerank": "rerank",
+            "/v1/threads/thread_1/runs": "assistants",
+            "/v1/threads/runs": "assistants",
+            "/v1/threads/thread_1/messages": "assistants",
+            "/v1/threads/thread_1/runs/run_1/submit_tool_outputs": "assistants",
+            "/v1/assistants": "assistants",
+            "/v1/conversations": "conversations",
+            "/v1/conversations/conv_1/items": "conversations",
+            "/v1/vector_stores/vs_1/search": "vector_store_search",
+            "/v1/chat/completions/batch": "completion_batch",
+        }.items()
+    ),
     # an endpoint with others below it
     Path("/v1/responses", "", "responses", NONE),
     Path("/openai/responses", "", "responses", NONE),
@@ -128,8 +146,6 @@ UNINSPECTED = [
     ("/v1/images/variations", "denied"),
     ("/v1/audio/transcriptions", "denied"),
     ("/v1/audio/translations", "denied"),
-    ("/v1/messages", "denied"),
-    ("/v1/messages/count_tokens", "denied"),
     ("/v1/files", "denied"),
     ("/files", "denied"),
     ("/v1/files/", "denied"),
