@@ -14,7 +14,7 @@ from asgi_llm_gate import CallHooks, LLMGate
 from tests.actors import DONE, EVER, START, App, Client, Judge, Recorder, event, piece, tasks_living, told
 from tests.harness import Response, answer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 MESSAGE = "not here"
 
