@@ -1,4 +1,4 @@
-"""Time that passes only where nothing else is left to do: a wait costs nothing, and one that never ends is seen at once.
+"""Time that passes only where nothing else is left to do: waits cost nothing, and one without an end is seen at once.
 
 For tests in one process without threads: what a thread or another process does takes no such time.
 """
