@@ -130,7 +130,14 @@ TABLE = [
     ("iterator 1", "none change string exception returned crash timeout", "whole unread", MODES, "same", "done"),
     ("failure", "none string crash timeout hang allowed-crash allowed-timeout", ANY, MODES, "429", "uncalled"),
     ("failure", "exception returned", ANY, MODES, "403 for 429", "uncalled"),
-    ("headers", "none string exception returned crash timeout allowed-crash allowed-timeout", ANY, MODES, "same", "done"),
+    (
+        "headers",
+        "none string exception returned crash timeout allowed-crash allowed-timeout",
+        ANY,
+        MODES,
+        "same",
+        "done",
+    ),
     ("headers", "change", ANY, MODES, "header", "done"),
     ("headers", "hang", ANY, MODES, "nothing", "cancelled"),
 ]
