@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
 
 import anyio
+import httpx2
+import openai
 import orjson
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
@@ -375,6 +379,7 @@ def check_answer(case, client):
         check_nothing(case, client, int(place or 0))
         return
     response = Response(client.sent)
+    check_client(case, response, reads, int(place or 0))
     if reads in {"same", "changed", "header"}:
         check_through(case, response)
     elif place:
@@ -383,8 +388,54 @@ def check_answer(case, client):
         check_message(case, response)
     else:
         status = int(reads.split()[0])
-        text = {403: MESSAGE, 429: "slow down", 500: "Internal server error"}[status]
-        assert (response.status, response.error()["message"]) == (status, text)
+        assert (response.status, response.error()["message"]) == (status, TEXTS[status])
+
+
+TEXTS = {403: MESSAGE, 429: "slow down", 500: "Internal server error"}
+
+
+def check_client(case, response, reads, place):
+    """OpenAI's client hears what was said, and raises what was refused; it has no streams but those of text."""
+    if case.response == "unread":
+        return
+    # Answers that differ in nothing that a client looks at are read once.
+    body = re.sub(rb'(cmpl-|"created":)\w+', rb"\g<1>1", response.body)
+    heard = heard_by_client(case.shape.path, case.stream, response.status, response.header("content-type"), body)
+    texts = [case.shape.text(chunk["choices"][0]) for chunk in case.shape.chunks if case.shape.has_text]
+    if reads == "message":
+        said = "".join([*texts[:place], MESSAGE]) if case.shape.has_text else ""
+        assert heard == (said, None if case.shape.has_text else (400, MESSAGE))
+    elif reads in {"same", "changed", "header"}:
+        if reads == "changed" and case.stream:
+            texts[case.place] = case.shape.text(changed_by(case))
+        assert heard == ("".join(texts), None)
+    else:
+        status = int(reads.split()[0])
+        # Within a stream an error has no status any more.
+        assert heard == ("".join(texts[:place]), (None if place else status, TEXTS[status]))
+
+
+@cache
+def heard_by_client(path, stream, status, content_type, body):
+    """What OpenAI's client hears of an answer, and what it raises: the status, if it has one, and the message."""
+    headers = {"content-type": content_type}
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(status, headers=headers, content=body))
+    said = ""
+    with openai.OpenAI(
+        base_url="http://test/v1", api_key="sk-x", max_retries=0, http_client=httpx2.Client(transport=transport)
+    ) as client:
+        create = {
+            "/v1/chat/completions": lambda: client.chat.completions.create(messages=[], model="m", stream=stream),
+            "/v1/completions": lambda: client.completions.create(prompt="Hi", model="m", stream=stream),
+            "/v1/embeddings": lambda: client.post("/embeddings", cast_to=openai.types.Completion),
+        }
+        try:
+            answer = create[path]()
+            for part in answer if stream else [answer]:
+                said += Shape.text(part.model_dump()["choices"][0])
+        except openai.APIError as exc:
+            return said, (getattr(exc, "status_code", None), exc.body["message"])
+    return said, None
 
 
 def check_nothing(case, client, chunks):
