@@ -53,7 +53,7 @@ class Client(Request):
 
     async def call(self, app):
         """Make the call, whatever becomes of it."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await app(self.scope, self.receive, self.send)
 
 

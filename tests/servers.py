@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
-class _Server(uvicorn.Server):
-    """Serves until `stop` is set, where uvicorn's own loop looks at the clock for a flag."""
+class Server(uvicorn.Server):
+    """Serves until `stop` is set, where uvicorn's own loop looks at the clock for a flag, and leaves signals alone."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -30,9 +30,24 @@ class _Server(uvicorn.Server):
         await self.on_tick(0)
         await self.stop.wait()
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
-async def _run(config: uvicorn.Config, listener: socket.socket, *, task_status: TaskStatus[_Server]) -> None:
-    server = _Server(config)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop as uvicorn does, which looks at its connections and tasks ten times a second, and more often."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with anyio.fail_after(10):
+            while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110  # uvicorn sets no event
+                await anyio.sleep(0.001)
+        await self.lifespan.shutdown()
+
+
+async def _run(config: uvicorn.Config, listener: socket.socket, *, task_status: TaskStatus[Server]) -> None:
+    server = Server(config)
     try:
         config.load()
         server.lifespan = config.lifespan_class(config)
@@ -58,7 +73,7 @@ def serve(
     Raises:
         RuntimeError: The app's own start-up failed.
     """
-    config = uvicorn.Config(app, http=http, lifespan=lifespan, log_config=None, timeout_graceful_shutdown=10)
+    config = uvicorn.Config(app, http=http, lifespan=lifespan, log_config=None)
     with listen("127.0.0.1", 0) as listener, start_blocking_portal("asyncio") as portal:
         finished, server = portal.start_task(_run, config, listener)
         try:

@@ -34,7 +34,7 @@ from tests.actors import (
 )
 from tests.harness import CHAT, Request, Response, Upstream, answer, chat
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 OK = answer(b'{"ok":true}')
 A, B = piece(event(said("a"))), piece(event(said("b", "stop")))
@@ -164,6 +164,7 @@ async def test_what_an_app_makes_of_its_clients_leaving_is_no_second_end(steps, 
     assert {exc.status_code for exc in recorder.failures} == {499}
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # in real time: a thread knows no other
 async def test_an_app_in_a_thread_is_told_and_waited_for():
     """A thread can't be cancelled: the gate neither leaves it behind nor forgets to tell of the client meanwhile."""
     release, began, recorder, client = threading.Event(), anyio.Event(), Recorder(), Client(chat())

@@ -17,7 +17,7 @@ from asgi_llm_gate.record import Record
 from tests.harness import Request, Response, Upstream, answer, chat
 from tests.test_streams import DONE, Chunks, Texts, chunk, messages, raises, retitled, said, texts, wire
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 ANSWER = orjson.dumps(
     {

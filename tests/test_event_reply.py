@@ -14,7 +14,7 @@ from asgi_llm_gate.sse import DONE
 from tests.harness import Request, Response, Upstream, chat
 from tests.test_streams import START, Chunks, Texts, chunk, messages, said, streamed, texts, upper, wire
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 OPENER = chunk({"role": "assistant", "content": ""})
 A = chunk({"content": "a"})

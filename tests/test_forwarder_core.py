@@ -21,7 +21,7 @@ from asgi_llm_gate.forwarder.client import (
 )
 from asgi_llm_gate.forwarder.relay import EventBorder, Relay, unless
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 DISCONNECT = {"type": "http.disconnect"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import anyio
 import httpx
@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from asgi_llm_gate.forwarder import Forwarder
+from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -28,22 +29,6 @@ def http(request):
     return request.param
 
 
-class Server(uvicorn.Server):
-    """A server that leaves signals alone and stops at once, without polling for it."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.stop = anyio.Event()
-
-    @contextmanager
-    def capture_signals(self):
-        yield
-
-    async def main_loop(self):
-        await self.on_tick(0)
-        await self.stop.wait()
-
-
 @asynccontextmanager
 async def served(app, *, http="h11", lifespan="auto", **settings):
     """Serve an app in this loop, on a free port of 127.0.0.1, and give its URL."""
@@ -53,7 +38,6 @@ async def served(app, *, http="h11", lifespan="auto", **settings):
         lifespan=lifespan,
         ws="none",
         log_level="critical",
-        timeout_graceful_shutdown=5,
         **settings,
     )
     server = Server(config)

@@ -34,7 +34,7 @@ from tests.test_streams import (
     wire,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 CRASHED = b'data: {"error":{"message":"Internal server error","type":"internal_server_error"'
 A, B = chunk({"content": "a"}), chunk({"content": "b"})

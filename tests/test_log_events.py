@@ -18,7 +18,7 @@ from asgi_llm_gate.shapes import chat as chat_shape
 from tests.actors import DONE, EVER, START, App, Client, Judge, Recorder, event, piece, raises, said, sleeps, waits
 from tests.harness import Request, Response, Upstream, answer, chat
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 OK = answer(b'{"ok":true}')
 

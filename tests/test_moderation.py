@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from asgi_llm_gate import CallHooks, LLMGate
 from tests.harness import Request, Response, Upstream, answer, chat
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 # A grace that no test waits for.
 EVER = 3600.0

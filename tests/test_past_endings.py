@@ -11,7 +11,7 @@ from asgi_llm_gate import CallHooks, LLMGate
 from tests.actors import DONE, EVER, START, App, Client, Judge, Recorder, event, piece, said, sleeps, told, waits
 from tests.harness import Request, Response, Upstream, answer, chat
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 A, B = piece(event(said("a"))), piece(event(said("b", "stop")))

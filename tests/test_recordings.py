@@ -17,7 +17,7 @@ from asgi_llm_gate import CallHooks, LLMGate
 from tests.harness import Request, Upstream
 from tests.hosts import Reader, Witness
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 CALLS = {
     "chat/completions": "completion",
@@ -123,26 +123,21 @@ def answered(exchange, cut):
 @hooks
 @cuts
 @each
-async def test_response_is_the_same_to_the_byte(exchange, cut, hooks):
-    """Hooks that look at everything and change nothing leave status, headers and body as the app sent them."""
+async def test_request_is_the_same_to_the_value_and_response_to_the_byte(exchange, cut, hooks):
+    """The app gets every value the client sent, on the path and with the query it was sent to, and its answer passes.
+
+    Hooks that look at everything and change nothing leave status, headers and body as the app sent them.
+    """
     messages = answered(exchange, cut)
-    response = await asked(exchange, cut).to(LLMGate(Upstream(messages), callbacks=hooks()))
-    assert response.status == exchange["response"]["status"]
-    assert response.sent[0] == messages[0]
-    assert response.body == exchange["response"]["body"].encode()
-
-
-@hooks
-@cuts
-@each
-async def test_request_is_the_same_to_the_value(exchange, cut, hooks):
-    """The app gets every value the client sent, canonically encoded, on the path and with the query it was sent to."""
-    app = Upstream(answered(exchange, cut))
+    app = Upstream(messages)
     request = asked(exchange, cut)
-    await request.to(LLMGate(app, callbacks=hooks()))
+    response = await request.to(LLMGate(app, callbacks=hooks()))
     assert dumped(app.data) == dumped(json.loads(exchange["request"]["body"]))
     ((scope, _),) = app.calls
     assert {**scope, "headers": None} == {**request.scope, "headers": None}
+    assert response.status == exchange["response"]["status"]
+    assert response.sent[0] == messages[0]
+    assert response.body == exchange["response"]["body"].encode()
 
 
 def dumped(data):

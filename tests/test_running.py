@@ -11,7 +11,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 from asgi_llm_gate.running import Running, WatchedReceive
 from tests.actors import EVER, tasks_living
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 DISCONNECT = {"type": "http.disconnect"}
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}

@@ -6,6 +6,7 @@ client's word before it goes on shows that nothing between the two keeps anythin
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,10 +53,14 @@ def through(request):
 
 @pytest.fixture
 def gated(http, through):
-    """Serve a gate with these callbacks and settings before an app, and give a client of it."""
+    """Serve a gate with these callbacks and settings before an app, and give a client of it.
+
+    Whatever becomes of the calls, nothing of them is left in the loop of the servers.
+    """
 
     @asynccontextmanager
     async def gated(app, *callbacks, **settings):
+        before = asyncio.all_tasks()
         async with AsyncExitStack() as stack:
             if through == "forwarder":
                 app = Forwarder(await stack.enter_async_context(served(app, http=http, lifespan="off")))
@@ -67,6 +72,7 @@ def gated(http, through):
             await stack.enter_async_context(client)
             with anyio.fail_after(30):
                 yield client
+        assert asyncio.all_tasks() == before
 
     return gated
 
@@ -373,6 +379,19 @@ async def test_a_verdict_that_takes_its_time_holds_the_upstream_back(gated, thro
         await anyio.wait_readable(raw)
         assert raw.recv(15) == b"HTTP/1.1 200 OK"
     await flood.stopped.wait()
+
+
+async def test_a_stream_that_flows_while_it_is_judged_is_held_back_too(gated):
+    """With `cut` a client that does not read stops the upstream as well, and its going ends both upstream and judge."""
+    flood, judge = Flood(), Judge()
+    async with gated(flood, judge, moderation_mode="cut") as client:
+        async with unread(client) as raw:
+            await flood.still()
+            assert flood.sent < MANY * len(BIG) / 4
+            await anyio.wait_readable(raw)
+            assert raw.recv(15) == b"HTTP/1.1 200 OK"
+        await flood.stopped.wait()
+        await judge.ended.wait()
 
 
 async def test_a_held_stream_arrives_whole_after_the_verdict(gated):

@@ -17,7 +17,7 @@ from asgi_llm_gate import CallHooks, LLMGate
 from asgi_llm_gate.errors import Rejection
 from tests.harness import CHAT, Request, Response, Upstream
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 TEXT = "/v1/completions"
 START = {

@@ -35,7 +35,7 @@ from tests.test_streams import (
     wire,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 USAGE = {**chunk(), "choices": [], "usage": {"total_tokens": 3}}
 CRASHED = {
