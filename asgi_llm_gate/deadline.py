@@ -34,7 +34,7 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
         StrayCancellationError: A cancellation came out that is none of the caller's: asyncio lets a task that was
             awaited and cancelled look as if the one awaiting it were cancelled.
     """
-    if not inspect.iscoroutine(awaitable) or not _on_asyncio():
+    if not inspect.iscoroutine(awaitable) or not on_asyncio():
         with anyio.move_on_after(seconds):
             return await awaitable
         raise DeadlineError
@@ -55,14 +55,15 @@ async def _stepped(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     try:
         async with asyncio.timeout(seconds) as limit:
-            return await _resume(coroutine, pending)
+            return await resume(coroutine, pending)
     except TimeoutError:
         if limit.expired():
             raise DeadlineError from None
         raise
 
 
-def _on_asyncio() -> bool:
+def on_asyncio() -> bool:
+    """Tell whether asyncio runs the current task."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -71,7 +72,7 @@ def _on_asyncio() -> bool:
 
 
 @types.coroutine
-def _resume(coroutine: Coroutine[Any, Any, T], pending: Any) -> Generator[Any, Any, T]:
+def resume(coroutine: Coroutine[Any, Any, T], pending: Any) -> Generator[Any, Any, T]:
     """Go on with a coroutine that was stepped once and then waits for ``pending``."""
     while True:
         try:

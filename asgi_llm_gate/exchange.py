@@ -19,6 +19,7 @@ from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
 from asgi_llm_gate.fields import find, require, require_user
 from asgi_llm_gate.hooks import added_headers, new_data
 from asgi_llm_gate.outlet import Outlet
+from asgi_llm_gate.presence import DisconnectedError, while_connected
 from asgi_llm_gate.rejections import answer_to
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ class Exchange:
         except anyio.get_cancelled_exc_class():
             await self.abandoned()
             raise
+        except DisconnectedError:
+            await self.abandoned()
+            return
         except Exception as exc:
             if not isinstance(exc, Rejection) and intended(exc) is None:
                 raise
@@ -138,7 +142,8 @@ class Exchange:
             if self.caller.end_user_id is None and isinstance(user, str):
                 self.caller.end_user_id = user
             self.call.equip(self.scope, self.head, self.id, self.caller)
-            await self._pre_call()
+            if self.plan.pre_call:
+                await while_connected(self.receive, self._pre_call())
         unforwarded = settings.enforce_user_param and not self.endpoint.has_user and settings.forward_user != "always"
         try:
             if self.call.changes_path:

@@ -52,7 +52,9 @@ class Nest:
         self._given = anyio.Event()
         self._chunk: Record | None = None
         self._over = False
+        self._bypassed = False
         self._emitting = False
+        self._stages: list[_Given] = []
 
     async def run(self) -> None:
         """Hand chunks through until the generators end, or one of them fails."""
@@ -74,7 +76,9 @@ class Nest:
         Once they have come to their end chunks go nowhere.
         """
         await self._in_time(self._asked)
-        if self._over:
+        if self._bypassed and chunk is not None:
+            await self._emit(chunk)
+        if self._over or self._bypassed:
             return
         self._asked = anyio.Event()
         self._chunk = chunk
@@ -99,7 +103,18 @@ class Nest:
         names = ", ".join(hook.name for hook in self._hooks)
         logger.error("%s took longer than %g seconds", names, self._timeout)
         self._scope.cancel()
-        await self._failed(HookFailedError(names))
+        if any(hook.on_error != "allow" for hook in self._hooks):
+            await self._failed(HookFailedError(names))
+        else:
+            await self._bypass()
+
+    async def _bypass(self) -> None:
+        """Pass on what the generators have in hand, the oldest first, and from now on all as it comes."""
+        self._bypassed = True
+        untaken = [self._chunk] if self._given.is_set() else []
+        for chunk in (*(stage.in_hand for stage in reversed(self._stages)), *untaken):
+            if chunk is not None:
+                await self._emit(chunk)
 
     async def _next(self) -> Record:
         """Ask for a chunk. Who gives up asking, for a time limit of its own, may ask again and misses none."""
@@ -120,7 +135,9 @@ class Nest:
         async with AsyncExitStack() as generators:
             ask = self._next
             for hook in self._hooks:
-                chunks = self._through(hook, _Given(ask))
+                given = _Given(ask)
+                self._stages.append(given)
+                chunks = self._through(hook, given)
                 generators.push_async_callback(_close, chunks)
                 ask = chunks.__anext__
             generators.callback(self._hang_up)

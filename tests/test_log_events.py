@@ -176,6 +176,34 @@ async def test_a_long_stream_is_put_together_as_far_as_it_was_kept():
         assert (given["response"].choices[0].message.content, given["response"].truncated) == ("one ", True)
 
 
+FAILED = {
+    "an error": ("/v1/chat/completions", event({"error": {"message": "broken", "code": "c"}}) + DONE),
+    "a failed response": (
+        "/v1/responses",
+        event({"type": "response.failed", "response": {"error": {"message": "broken"}}}),
+    ),
+    "an error event": ("/v1/responses", event({"type": "error", "message": "broken"})),
+    "an error in an event": ("/v1/responses", event({"type": "error", "error": {"message": "broken"}})),
+    "a message's error": ("/v1/messages", event({"type": "error", "error": {"message": "broken"}})),
+}
+
+
+@pytest.mark.parametrize("name", FAILED)
+async def test_a_stream_in_which_the_app_reports_an_error_has_failed(name):
+    path, stream = FAILED[name]
+    log, response = await logged(Upstream([START, piece(stream, more=False)]), chat(stream=True, max_tokens=1), path)
+    assert response.body == stream
+    assert log.kinds == ["pre", "failure"]
+    exception = log.events[-1][1]["kwargs"]["exception"]
+    assert (exception.status_code, exception.message) == (502, "broken")
+
+
+async def test_a_failed_response_without_an_error_has_failed_too():
+    stream = event({"type": "response.failed", "response": None})
+    log, _ = await logged(Upstream([START, piece(stream, more=False)]), chat(stream=True), "/v1/responses")
+    assert log.kinds == ["pre", "failure"]
+
+
 async def test_a_long_stream_without_text_is_marked_too():
     log, _ = await logged(
         Upstream([START, piece(b"data: {}\n\n", more=False)]), b"{}", "/v1/embeddings", log_response_bytes=1
