@@ -27,18 +27,15 @@ def model_of(path: str) -> str | None:
     return found["model"] if found else None
 
 
-def with_model(scope: Scope, model: Any) -> Scope:
-    """Return a scope whose path names another model.
+def with_model(scope: Scope, model: Any) -> Scope | None:
+    """Return a scope whose path names another model; None where that can't be a segment of a path.
 
     Args:
         scope: One whose path names a model.
         model: What hooks left as `model`.
-
-    Raises:
-        TypeError: It can't be a segment of a path.
     """
     if not isinstance(model, str) or not re.fullmatch(r"(?!\.\.?$)[!-~]+", model) or set(model) & set("/\\;%#?"):
-        raise TypeError("the model that hooks left can't stand in the path")
+        return None
     found = _DEPLOYMENT.fullmatch(scope["path"])
     assert found is not None  # noqa: S101  # the caller knows
     path = f"{found['before']}{model}{found['after']}"

@@ -147,12 +147,21 @@ class Exchange:
         unforwarded = settings.enforce_user_param and not self.endpoint.has_user and settings.forward_user != "always"
         try:
             if self.call.changes_path:
-                self.scope = with_model(self.scope, self.call.data.get("model"))
+                self._change_path()
             return self.call.for_app((own or settings.user_params) if unforwarded else ())
         except TypeError as exc:
             names = ", ".join(hook.name for hook in self.plan.pre_call)
-            logger.error("%s left data that can't be sent: %s", names, exc)
+            logger.error("%s left data that is not JSON: %s", names, exc)
             raise internal_error() from exc
+
+    def _change_path(self) -> None:
+        model = self.call.data.get("model")
+        scope = with_model(self.scope, model)
+        if scope is None:
+            names = ", ".join(hook.name for hook in self.plan.pre_call)
+            logger.error("%s left a model that can't stand in the path: %r", names, model)
+            raise internal_error()
+        self.scope = scope
 
     async def _pre_call(self) -> None:
         for hook in self.plan.pre_call:

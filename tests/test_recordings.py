@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from asgi_llm_gate import CallHooks, LLMGate
+from asgi_llm_gate.deployments import model_of
 from tests.harness import Request, Upstream
 from tests.hosts import Reader, Witness
 
@@ -153,6 +154,9 @@ async def test_hooks_see_the_exchange(exchange):
     app = Upstream(answered(exchange, CUTS["line by line"]))
     await asked(exchange, CUTS["line by line"]).to(LLMGate(app, callbacks=[witness]))
     sent = json.loads(exchange["request"]["body"])
+    model = model_of(exchange["request"]["path"].partition("?")[0])
+    if model is not None:
+        sent["model"] = model
     assert witness.call_types == [CALLS[exchange["call"]]]
     assert witness.requests == witness.judged == [sent]
     plain = got["status"] == 200 and "json" in got["content_type"]
