@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 import orjson
 
+from benchmarks.disconnect import measure_disconnect
 from benchmarks.imports import measure_import
 from benchmarks.measure import Figure, measure
 from benchmarks.rows import rows
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures = [
         *anyio.run(partial(measure, rows(), options.rounds)),
         measure_import(options.rounds),
+        anyio.run(measure_disconnect, options.rounds),
     ]
     sys.stdout.write(_table(figures))
     if options.json is not None:
@@ -37,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure what the gate costs beside the bare app, as a ratio to decoding and encoding the same "
-        "JSON once. A chunk's ratio is to the chunk, the import's to importing the dependencies alone.",
+        "JSON once. A chunk's ratio is to the chunk, the import's to importing the dependencies alone, and that of a "
+        "disconnect, which is the time until the upstream knows of it, to a tenth of a second.",
         epilog="The bounds are not enforced yet: the exit status is 0 whatever is over.",
     )
     parser.add_argument("--rounds", type=_rounds, default=15, metavar="N", help="rounds to measure (default 15)")

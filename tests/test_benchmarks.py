@@ -15,7 +15,7 @@ from benchmarks.measure import Figure
 from benchmarks.rows import rows
 from benchmarks.traffic import CALL
 
-NAMES = [*(row.name for row in rows()), "import"]
+NAMES = [*(row.name for row in rows()), "import", "disconnect"]
 
 
 def bench(*arguments):
