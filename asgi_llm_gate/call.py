@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
 from asgi_llm_gate.auth import KEY_HEADERS, UserAPIKeyAuth
+from asgi_llm_gate.body import Body, json_body
+from asgi_llm_gate.form_body import encode_form
+from asgi_llm_gate.forms import Part, form_data, without_files
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -23,18 +26,34 @@ _SECRET = frozenset({name.decode() for name in KEY_HEADERS} | {"cookie", "proxy-
 class CallData:
     """The one dict that all hooks of a call are given, and what the gate knows about it.
 
+    Args:
+        data: That dict.
+        raw: The same as JSON, of files the names alone.
+        form: The parts of a form; None for JSON.
+
     Attributes:
         data: That dict.
     """
 
-    def __init__(self, data: dict[str, Any], raw: bytes = b"{}") -> None:
+    def __init__(self, data: dict[str, Any], raw: bytes = b"{}", form: list[Part] | None = None) -> None:
         for name in OWN_KEYS:
             data.pop(name, None)
         self.data = data
         self._raw = raw
+        self._form = form
         self._own: dict[str, Any] = {}
         self._sent_metadata = "metadata" in data
         self._metadata = data.get("metadata", {})
+
+    @classmethod
+    def of_form(cls, parts: list[Part]) -> Self:
+        """Make the data of a form.
+
+        Raises:
+            GateError: 400, the form is ambiguous.
+        """
+        data = form_data(parts)
+        return cls(data, orjson.dumps(without_files(data)), parts)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -84,7 +103,7 @@ class CallData:
             self.data.clear()
             self.data.update(content)
 
-    def for_app(self, dropped: Iterable[str] = ()) -> bytes:
+    def for_app(self, dropped: Iterable[str] = ()) -> Body:
         """Return the canonical encoding of what the app is to get.
 
         The client's `metadata` goes on as it came, from the hooks' ``data["metadata"]["requester_metadata"]``.
@@ -93,7 +112,7 @@ class CallData:
             dropped: Names of fields not to forward.
 
         Raises:
-            TypeError: The hooks left something that is not JSON.
+            TypeError: The hooks left something that is not JSON, or that no form can carry.
         """
         content = self.data
         if self._own or dropped:
@@ -102,7 +121,7 @@ class CallData:
                 self._restore_metadata(content)
             for name in dropped:
                 content.pop(name, None)
-        return orjson.dumps(content)
+        return json_body(orjson.dumps(content)) if self._form is None else encode_form(content, self._form)
 
     def _restore_metadata(self, content: dict[str, Any]) -> None:
         metadata = content.pop("metadata", None)

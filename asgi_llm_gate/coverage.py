@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, Endpoint, by_call_type
+from asgi_llm_gate.endpoints import ENDPOINTS, INSPECT, PASS, WEBSOCKETS, Endpoint, by_call_type, policy_of
 from asgi_llm_gate.hooks import overrides
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _TITLES: Mapping[str, str] = {
     "async_post_call_failure_hook": "ON FAILURE",
 }
 _OF_STREAMS = ("async_post_call_streaming_iterator_hook", "async_post_call_streaming_hook")
+
+_CARRIERS = frozenset(endpoint.call_type for endpoint in ENDPOINTS if endpoint.carries_calls)
 
 _MODERATION = {
     "hold": "nothing is sent to the client before these hooks' verdict.",
@@ -69,25 +71,26 @@ def _row(endpoints: Sequence[Endpoint], settings: Settings, hooks: Mapping[str, 
     own = [path for path, named in settings.paths.items() if named != PASS and by_call_type(named) == first]
     kind = " (WebSocket)" if first in WEBSOCKETS else ""
     paths = (*(f"{endpoint.suffix}{kind}" for endpoint in endpoints), *own)
-    if not first.inspected:
-        return Row(call_type, paths, settings.policies.get(call_type, "deny"), {})
+    policy = policy_of(first, settings.policies)
+    if policy != INSPECT:
+        return Row(call_type, paths, policy, {})
     user = settings.user_params if settings.enforce_user_param else ()
     if first.shape.open_stream() is None:
         hooks = {**hooks, **dict.fromkeys(_OF_STREAMS, ())}
-    return Row(call_type, paths, "inspect", hooks, user, first.has_user or settings.forward_user == "always")
+    return Row(call_type, paths, INSPECT, hooks, user, first.has_user or settings.forward_user == "always")
 
 
 def report(settings: Settings) -> str:
     """Return the rows as text: a table of the calls that hooks look into, and one of those that none does."""
     found = rows(settings)
-    inspected = [row for row in found if row.policy == "inspect"]
-    unseen = [row for row in found if row.policy != "inspect"]
+    inspected = [row for row in found if row.policy == INSPECT]
+    unseen = [row for row in found if row.policy != INSPECT]
     lines = [
         *_table(("CALL", "PATH", *_TITLES.values(), "REQUIRED USER"), map(_inspected, inspected)),
         "",
         *_table(("NOT INSPECTED", "POLICY", "PATH"), map(_unseen, unseen)),
         "",
-        *_notes(settings),
+        *_notes(settings, found),
     ]
     return "\n".join(lines)
 
@@ -104,11 +107,13 @@ def _unseen(row: Row) -> tuple[str, ...]:
     return row.call_type or "-", row.policy, ", ".join(row.paths)
 
 
-def _notes(settings: Settings) -> Iterator[str]:
+def _notes(settings: Settings, found: Iterable[Row]) -> Iterator[str]:
     if any(overrides(callback, "async_moderation_hook") for callback in settings.callbacks):
         yield f"Beside the call: {_MODERATION[settings.moderation_mode]}"
     if settings.enforced_params:
         yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
+    if any(row.policy == INSPECT and row.call_type in _CARRIERS for row in found):
+        yield "Files of calls (the purpose `batch`) are refused: no hook would see what is in them."
     yield "Every other path is no LLM call, and no hook sees it."
 
 

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from asgi_llm_gate.errors import GateError
-from asgi_llm_gate.shapes import Json, Shape, chat, plain, response_input, responses, text
+from asgi_llm_gate.shapes import Json, Shape, chat, plain, response_input, responses, text, transcription
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 # The policy that lets the calls of an endpoint class, or of an app's own path, by without a look.
 PASS = "pass"  # noqa: S105  # a policy, not a password
+DENY = "deny"
+INSPECT = "inspect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ class Endpoint:
         shape: Its bodies' shape.
         has_user: OpenAI's endpoint takes a `user`.
         inspected: The gate reads its calls. If not, a policy refuses or passes them.
+        takes_json: Its bodies may be JSON.
+        takes_form: Its bodies may be forms (``multipart/form-data``).
+        answers_text: It answers with bare text where the request's `response_format` says so.
+        carries_calls: What is sent there may be a file of calls, so that it has a policy though the gate reads it.
         general: The suffix is a common word: it counts at the root and after an API prefix only.
     """
 
@@ -43,10 +49,28 @@ class Endpoint:
     has_user: bool = False
     inspected: bool = True
     general: bool = False
+    takes_json: bool = True
+    takes_form: bool = False
+    answers_text: bool = False
+    carries_calls: bool = False
+
+    @property
+    def has_policy(self) -> bool:
+        """Settings say what becomes of its calls."""
+        return not self.inspected or self.carries_calls
+
+
+def policy_of(endpoint: Endpoint, policies: Mapping[str, str]) -> str:
+    """Return what becomes of an endpoint's calls: ``inspect``, ``pass`` or ``deny``."""
+    return policies.get(endpoint.call_type, INSPECT if endpoint.inspected else DENY)
 
 
 def _inspected(suffix: str, call_type: str, litellm: str, shape: Shape, *, has_user: bool) -> Endpoint:
     return Endpoint(suffix, call_type, litellm, shape, has_user=has_user)
+
+
+def _form(suffix: str, call_type: str, litellm: str, shape: Shape = plain, **more: bool) -> Endpoint:
+    return Endpoint(suffix, call_type, litellm, shape, takes_form=True, **more)
 
 
 def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
@@ -66,17 +90,32 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         _inspected(f"/responses/{work}", f"responses_{work}", f"responses_{work}", response_input, has_user=False)
         for work in ("input_tokens", "compact")
     ),
+    _form("/images/edits", "image_edit", "aimage_edit", has_user=True),
+    _form("/images/variations", "image_variation", "aimage_variation", has_user=True, takes_json=False),
+    *(
+        _form(
+            f"/audio/{call_type}s", f"audio_{call_type}", call_type, transcription, takes_json=False, answers_text=True
+        )
+        for call_type in ("transcription", "translation")
+    ),
+    _form("/files", "files", "acreate_file", takes_json=False, carries_calls=True, general=True),
+    *(
+        Endpoint(
+            f"/uploads{step}",
+            "uploads",
+            "acreate_upload",
+            takes_form=step == "/{}/parts",
+            takes_json=step != "/{}/parts",
+            carries_calls=True,
+            general=True,
+        )
+        for step in ("", "/{}/parts", "/{}/complete")
+    ),
     *_by_policy("completion_batch", "acompletion", "/chat/completions/batch"),
-    *_by_policy("image_edit", "aimage_edit", "/images/edits"),
-    *_by_policy("image_variation", "aimage_variation", "/images/variations"),
-    *_by_policy("audio_transcription", "transcription", "/audio/transcriptions"),
-    *_by_policy("audio_translation", "translation", "/audio/translations"),
     *_by_policy("audio_speech", "aspeech", "/audio/speech"),
     *_by_policy("rerank", "rerank", "/rerank"),
     *_by_policy("anthropic_messages", "anthropic_messages", "/v1/messages", "/v1/messages/count_tokens"),
     *_by_policy("conversations", "conversations", "/conversations", "/conversations/{}/items", general=True),
-    *_by_policy("files", "acreate_file", "/files", general=True),
-    *_by_policy("uploads", "acreate_upload", "/uploads", "/uploads/{}/parts", "/uploads/{}/complete", general=True),
     *_by_policy("batches", "acreate_batch", "/batches", general=True),
     *_by_policy(
         "assistants",

@@ -10,19 +10,25 @@ import anyio
 
 from asgi_llm_gate.account import Account
 from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
-from asgi_llm_gate.body import Head, Replay, decode, read_body
+from asgi_llm_gate.body import Head, Replay, decode, read_body, read_form, whole_body
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.delivery import Delivery
+from asgi_llm_gate.endpoints import DENY, policy_of
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
 from asgi_llm_gate.fields import require, require_user
+from asgi_llm_gate.form_headers import FORM
+from asgi_llm_gate.forms import FormParser
 from asgi_llm_gate.hooks import added_headers, new_data
 from asgi_llm_gate.outlet import Outlet
 from asgi_llm_gate.rejections import answer_to
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import Receive, Scope, Send
 
+    from asgi_llm_gate.body import Body
     from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.plan import Plan
 
@@ -33,6 +39,12 @@ def not_inspected(endpoint: Endpoint) -> GateError:
     """Make the 403 of an endpoint that no hook would look into; `policies` can let its calls pass."""
     message = f"This gate does not let {endpoint.call_type} calls through, because no hook would see what is in them"
     return GateError(403, message, code="endpoint_not_inspected")
+
+
+def is_batch(data: Mapping[str, Any]) -> bool:
+    """Tell whether a file holds calls of its own, by the purpose it is given."""
+    purpose = data.get("purpose")
+    return isinstance(purpose, str) and purpose.strip().lower() == "batch"
 
 
 class Exchange:
@@ -52,6 +64,7 @@ class Exchange:
         self.caller = UserAPIKeyAuth()
         self.call = CallData({})
         self.response: Any = None
+        self._form: FormParser | None = None
         litellm = plan.settings.call_type_names == "litellm"
         self.call_type = endpoint.litellm_call_type if litellm else endpoint.call_type
         self.account = Account(plan, endpoint, self.call_type, self.id)
@@ -64,10 +77,17 @@ class Exchange:
     async def run(self) -> None:
         """See the call through to its answer."""
         try:
+            await self._run()
+        finally:
+            if self._form is not None:
+                self._form.discard()
+
+    async def _run(self) -> None:
+        try:
             raw = await self._admit()
             if raw is None:
                 return
-            body = await self._prepare(raw) if raw or self.head.method == "POST" else None
+            body = await self._prepare(raw) if raw or self._form or self.head.method == "POST" else None
         except anyio.get_cancelled_exc_class():
             await self.abandoned()
             raise
@@ -81,7 +101,7 @@ class Exchange:
             return
         if body is None:
             scope = {**self.scope, "headers": self.head.headers}
-            await self.plan.app(scope, Replay(b"", self.receive), self.outlet.send)
+            await self.plan.app(scope, Replay(whole_body(b""), self.receive), self.outlet.send)
         else:
             await Delivery(self).run(body)
 
@@ -91,7 +111,7 @@ class Exchange:
         await answer_to(told, self.endpoint.shape, self.call.asked, self.id).send(self.outlet)
 
     async def _admit(self) -> bytes | None:
-        """Let the call in by its head and read its body; None if the client went away.
+        """Let the call in by its head and read its body; None if the client went away. A form is parsed as it comes.
 
         A method other than POST makes a call only with a body, and may not say beforehand that it has one.
         """
@@ -102,7 +122,7 @@ class Exchange:
         if announced:
             self._check_head()
         try:
-            raw = await within(settings.body_timeout, read_body(self.receive, self.head, settings.max_body_bytes))
+            raw = await within(settings.body_timeout, self._read())
         except DeadlineError:
             message = f"The request body was not complete within {settings.body_timeout:g} seconds"
             raise GateError(408, message, code="request_timeout") from None
@@ -110,7 +130,14 @@ class Exchange:
             self._check_head()
             if self.head.is_preflight:
                 await self._identify()
+            if self._form is not None:
+                self._form.feed(raw)
         return raw
+
+    async def _read(self) -> bytes | None:
+        if self._form is None:
+            return await read_body(self.receive, self.head, self.plan.settings.max_body_bytes)
+        return b"" if await read_form(self.receive, self._form) else None
 
     async def _identify(self) -> None:
         settings = self.plan.settings
@@ -119,19 +146,31 @@ class Exchange:
         self.caller = await authenticate(self.scope, key, settings.master_key, settings.custom_auth)
 
     def _check_head(self) -> None:
-        if not self.endpoint.inspected:
-            raise not_inspected(self.endpoint)
-        self.head.check(self.plan.settings.max_body_bytes)
+        endpoint, settings = self.endpoint, self.plan.settings
+        if policy_of(endpoint, settings.policies) == DENY:
+            raise not_inspected(endpoint)
+        if endpoint.takes_form and (self.head.media_type == FORM or not endpoint.takes_json):
+            boundary = self.head.check_form(settings.max_upload_bytes)
+            self._form = FormParser(
+                boundary, max_bytes=settings.max_upload_bytes, max_text_bytes=settings.max_body_bytes
+            )
+        else:
+            self.head.check(settings.max_body_bytes)
 
-    async def _prepare(self, raw: bytes) -> bytes:
+    async def _prepare(self, raw: bytes) -> Body:
         """Decode the body, check it, and have the pre-call hooks change or refuse it; return what the app gets."""
         settings = self.plan.settings
-        self.call = CallData(decode(raw, settings.max_json_values), raw)
+        if self._form is not None:
+            self.call = CallData.of_form(self._form.close())
+        else:
+            self.call = CallData(decode(raw, settings.max_json_values), raw)
         data = self.call.data
         user = data.get("user")
         if settings.enforce_user_param:
             user = require_user(data, settings.user_params)
         require(data, settings.enforced_params)
+        if self.endpoint.carries_calls and is_batch(data):
+            raise not_inspected(self.endpoint)
         if self.plan.has_hooks:
             if self.caller.end_user_id is None and isinstance(user, str):
                 self.caller.end_user_id = user
@@ -142,7 +181,7 @@ class Exchange:
             return self.call.for_app(settings.user_params if unforwarded else ())
         except TypeError as exc:
             names = ", ".join(hook.name for hook in self.plan.pre_call)
-            logger.error("%s left data that is not JSON: %s", names, exc)
+            logger.error("%s left data that can't be sent: %s", names, exc)
             raise internal_error() from exc
 
     async def _pre_call(self) -> None:

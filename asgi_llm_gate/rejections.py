@@ -49,13 +49,13 @@ def request_id(call_id: str) -> str:
 def _rejection(message: str, shape: Shape, asked: Json, call_id: str) -> Answer:
     headers = ((b"x-request-id", request_id(call_id).encode()),)
     now = int(time.time())
+    body = shape.rejection(asked, message, id=call_id, created=now)
+    if body is None:
+        return error_answer(GateError(400, message, code="content_policy_violation"), request_id(call_id))
     reader = shape.open_stream() if asked.get("stream") is True else None
     if reader is not None:
         chunks = shape.rejection_chunks(asked, message, id=call_id, created=now)
         events = [sse.encode(chunk, reader.event_name(chunk)) for chunk in chunks]
         end = [sse.DONE] if reader.ends_with_done else []
         return Answer(200, b"".join([*events, *end]), EVENT_STREAM, headers)
-    body = shape.rejection(asked, message, id=call_id, created=now)
-    if body is None:
-        return error_answer(GateError(400, message, code="content_policy_violation"), request_id(call_id))
     return Answer(200, orjson.dumps(body), headers=headers)

@@ -32,7 +32,8 @@ class Settings:
         moderation_mode: ``hold``: nothing goes out before the verdict. ``cut``: a stream flows, and a bad one ends it.
         moderation_buffer: How much of a held response is kept before the app must wait.
         cancel_grace: What the app has between the disconnect it is told and its cancellation.
-        max_body_bytes: The largest request body, decompressed.
+        max_body_bytes: The largest request body, decompressed; of a form, all its fields that are no files.
+        max_upload_bytes: The largest form.
         max_json_values: The most values in a request body.
         body_timeout: How long a request body may take to arrive.
         max_response_bytes: The largest response that success and failure hooks are shown.
@@ -60,6 +61,7 @@ class Settings:
     moderation_buffer: int = 1_000_000
     cancel_grace: float = 0.1
     max_body_bytes: int = 10_000_000
+    max_upload_bytes: int = 512_000_000
     max_json_values: int = 500_000
     body_timeout: float = 60.0
     max_response_bytes: int = 64_000_000
@@ -90,6 +92,7 @@ class Keywords(TypedDict, total=False):
     moderation_buffer: int
     cancel_grace: float
     max_body_bytes: int
+    max_upload_bytes: int
     max_json_values: int
     body_timeout: float
     max_response_bytes: int
