@@ -181,7 +181,8 @@ class Exchange:
             return self.call.for_app(settings.user_params if unforwarded else ())
         except TypeError as exc:
             names = ", ".join(hook.name for hook in self.plan.pre_call)
-            logger.error("%s left data that can't be sent: %s", names, exc)
+            what = "is not JSON" if self._form is None else "no form can carry"
+            logger.error("%s left data that %s: %s", names, what, exc)
             raise internal_error() from exc
 
     async def _pre_call(self) -> None:

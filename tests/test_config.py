@@ -90,6 +90,7 @@ gate_settings:
   moderation_buffer: 1
   cancel_grace: 0
   max_body_bytes: 2
+  max_upload_bytes: 9
   max_json_values: 3
   body_timeout: 4
   max_response_bytes: 5
@@ -137,6 +138,7 @@ def test_every_setting_of_a_file_is_read(configured):
         "moderation_buffer": 1,
         "cancel_grace": 0.0,
         "max_body_bytes": 2,
+        "max_upload_bytes": 9,
         "max_json_values": 3,
         "body_timeout": 4.0,
         "max_response_bytes": 5,
@@ -352,9 +354,8 @@ HIDDEN = "what the environment variable holds"
 PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = (
-    "anthropic_messages, assistants, audio_speech, audio_transcription, audio_translation, batches, completion_batch, "
-    "conversations, files, image_edit, image_variation, invocations, realtime, rerank, responses_ws, "
-    "uploads, vector_store_search"
+    "anthropic_messages, assistants, audio_speech, batches, completion_batch, conversations, files, invocations, "
+    "realtime, rerank, responses_ws, uploads, vector_store_search"
 )
 
 # The text of a file, and the whole line that says what is wrong with it.
@@ -644,11 +645,11 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     "a policy of no kind": (
         "gate_settings: {policies: {files: allow}}",
-        "gate_settings.policies.files: expected pass or deny, got 'allow'",
+        "gate_settings.policies.files: expected inspect or pass or deny, got 'allow'",
     ),
     "a policy that is a truth": (
         "gate_settings: {policies: {files: true}}",
-        "gate_settings.policies.files: expected pass or deny, got True",
+        "gate_settings.policies.files: expected inspect or pass or deny, got True",
     ),
     "a path without a slash": (
         "gate_settings: {paths: {v2/ask: completion}}",

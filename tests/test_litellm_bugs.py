@@ -15,6 +15,7 @@ from fastapi import HTTPException
 from asgi_llm_gate import CallHooks, LLMGate, get_formatted_prompt
 from asgi_llm_gate.endpoints import ENDPOINTS
 from tests.harness import CHAT, Request, Upstream, answer, chat
+from tests.multipart import request_to
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +84,7 @@ async def test_row_2_one_envelope_on_all_routes(exc):
         if row.inspected:
             for wants in (False, True):
                 body = chat(prompt="Hi", input="Hi", stream=wants)
-                response = await Request(body, path=f"/v1{row.suffix}").to(LLMGate(Upstream(), callbacks=[Raises()]))
+                response = await request_to(f"/v1{row.suffix}", body).to(LLMGate(Upstream(), callbacks=[Raises()]))
                 assert response.error()["message"] in ("no", "Internal server error")
                 bodies.add((response.status, response.body))
     assert len(bodies) == 1
@@ -249,6 +250,7 @@ def test_row_10_the_prompt_of_every_inspected_endpoint(row):
     """Under the documented name of the call and under LiteLLM's own."""
     prompts = {"completion": {"messages": [{"role": "user", "content": "Hi"}]}, "text_completion": {"prompt": "Hi"}}
     prompts |= {"image_generation": {"prompt": "Hi"}}
+    prompts |= dict.fromkeys(("audio_transcription", "audio_translation"), {"prompt": "Hi"})
     data = prompts.get(row.call_type, {"input": "Hi"})
     for name in (row.call_type, row.litellm_call_type):
         assert get_formatted_prompt(data, name) == "Hi"
