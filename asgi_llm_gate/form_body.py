@@ -75,7 +75,8 @@ def _part(name: Any, value: Any, model: Part | None) -> tuple[bytes, _Content]:
     """Return a part's headers, without their last line end, and its content."""
     old = model.value if model else None
     if isinstance(value, bytes):
-        filename, content_type = (old.filename, old.content_type) if isinstance(old, Upload) else (name, None)
+        own = (str(name).removesuffix("[]"), None)
+        filename, content_type = (old.filename, old.content_type) if isinstance(old, Upload) else own
         return _head(name, filename, content_type), value
     if isinstance(value, tuple):
         filename, body, content_type = (*value, None, None, None)[:3]

@@ -118,6 +118,10 @@ def _content_type(text: str, name: str, *, is_file: bool) -> str | None:
     return text
 
 
+def _unescaped(escape: re.Match[str]) -> str:
+    return "%22" if escape[1] == '"' else escape[1]
+
+
 def _read(header: str, what: str) -> tuple[str, dict[str, str]]:
     """Return a header's first word, in lower case, and its parameters, each of which it may have once."""
     kind, semicolon, rest = header.partition(";")
@@ -134,6 +138,7 @@ def _read(header: str, what: str) -> tuple[str, dict[str, str]]:
         if "*" in name:
             raise invalid_form(f"{what} has an extended parameter {name!r}")
         quoted, token = match[2], match[3]
-        parameters[name] = token if quoted is None else re.sub(r'\\([\\"])', r"\1", quoted)
+        # A quote in a name has one form only, that of browsers.
+        parameters[name] = token if quoted is None else re.sub(r'\\([\\"])', _unescaped, quoted)
         at = match.end()
     return kind.strip(" \t").lower(), parameters

@@ -178,6 +178,9 @@ class FormParser:
 
     def _header_ends(self) -> None:
         name = self._field.decode("ascii").lower()
+        if name.startswith("-"):
+            # Another parser may take it for a boundary.
+            raise invalid_form("The form is malformed: a header begins with a hyphen")
         if name in self._headers:
             raise invalid_form(f"A part of the form has two headers {name}")
         self._headers[name] = header_text(bytes(self._value))

@@ -250,7 +250,7 @@ def test_row_10_the_prompt_of_every_inspected_endpoint(row):
     """Under the documented name of the call and under LiteLLM's own."""
     prompts = {"completion": {"messages": [{"role": "user", "content": "Hi"}]}, "text_completion": {"prompt": "Hi"}}
     prompts |= {"image_generation": {"prompt": "Hi"}}
-    prompts |= dict.fromkeys(("audio_transcription", "audio_translation"), {"prompt": "Hi"})
+    prompts |= {f"audio_{work}": {"prompt": "Hi"} for work in ("transcription", "translation")}
     data = prompts.get(row.call_type, {"input": "Hi"})
     for name in (row.call_type, row.litellm_call_type):
         assert get_formatted_prompt(data, name) == "Hi"
