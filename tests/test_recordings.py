@@ -25,6 +25,7 @@ CALLS = {
     "embeddings": "embeddings",
     "moderations": "moderation",
     "images/generations": "image_generation",
+    "images/edits": "image_edit",
     "responses": "responses",
     "responses/input_tokens": "responses_input_tokens",
 }
