@@ -15,11 +15,14 @@ import orjson
 
 from asgi_llm_gate.auth import KEY_HEADERS
 from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.form_headers import FORM, form_boundary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from starlette.types import Message, Receive, Scope
+
+    from asgi_llm_gate.forms import FormParser
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -47,6 +50,31 @@ _JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlenco
 
 _GZIP = zlib.MAX_WBITS | 16
 DECODERS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
+
+
+@dataclass(slots=True)
+class Body:
+    """What the app is to get.
+
+    Attributes:
+        content_type: Its media type.
+        length: How many bytes it has.
+        messages: The messages that carry it, made as they are asked for.
+    """
+
+    content_type: bytes
+    length: int
+    messages: Iterator[Message]
+
+
+def whole_body(body: bytes) -> Iterator[Message]:
+    """Return a body's one message."""
+    return iter(({"type": "http.request", "body": body, "more_body": False},))
+
+
+def json_body(body: bytes) -> Body:
+    """Return a body of JSON."""
+    return Body(b"application/json", len(body), whole_body(body))
 
 
 @dataclass(slots=True)
@@ -100,25 +128,52 @@ class Head:
         return self.method == "OPTIONS" and not self.declares_body
 
     @property
+    def media_type(self) -> str:
+        """The content type, in lower case and without its parameters; empty for none."""
+        return self.named.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip(" \t").lower()
+
+    @property
     def encoding(self) -> str:
         """The content-encoding, in lower case; empty for none."""
         encoding = self.named.get(b"content-encoding", b"").decode("latin-1").strip().lower()
         return "" if encoding == "identity" else encoding
 
     def check(self, max_bytes: int) -> None:
-        """Refuse what the headers alone condemn, so that the client need not send its body.
+        """Refuse what the headers alone condemn in a JSON body, so that the client need not send it.
 
         Raises:
             GateError: 400, 413 or 415.
         """
         self.check_single()
-        media_type = self.named.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip(" \t").lower()
+        media_type = self.media_type
         if media_type not in _JSON_TYPES and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
-            message = f"Unsupported content type {media_type!r}: this endpoint takes application/json"
-            raise GateError(415, message, code="unsupported_content_type")
+            raise self.unsupported("application/json")
         if self.encoding and self.encoding not in DECODERS:
             message = f"Unsupported content encoding {self.encoding!r}: send gzip, deflate or none"
             raise GateError(415, message, code="unsupported_content_encoding")
+        self._check_length(max_bytes)
+
+    def check_form(self, max_bytes: int) -> bytes:
+        """Refuse what the headers alone condemn in a form, and return its boundary.
+
+        Raises:
+            GateError: 400, 413 or 415.
+        """
+        self.check_single()
+        if self.media_type != FORM:
+            raise self.unsupported(FORM)
+        if self.encoding:
+            message = f"Unsupported content encoding {self.encoding!r}: send the form as it is"
+            raise GateError(415, message, code="unsupported_content_encoding")
+        self._check_length(max_bytes)
+        return form_boundary(self.named[b"content-type"])
+
+    def unsupported(self, takes: str) -> GateError:
+        """Make the 415 that names the content type which an endpoint takes."""
+        message = f"Unsupported content type {self.media_type!r}: this endpoint takes {takes}"
+        return GateError(415, message, code="unsupported_content_type")
+
+    def _check_length(self, max_bytes: int) -> None:
         length = self.named.get(b"content-length", b"0")
         if not length.isdigit():
             raise GateError(400, "The content-length is not a number", code="invalid_content_length")
@@ -135,7 +190,7 @@ class Head:
             name = self.repeated[0].decode("latin-1")
             raise GateError(400, f"The header {name} occurs more than once", code="repeated_header")
 
-    def for_app(self, body: bytes, *, identity: bool) -> RawHeaders:
+    def for_app(self, body: Body, *, identity: bool) -> RawHeaders:
         """Return the headers for the app: the client's own and those of the canonical body.
 
         Args:
@@ -143,7 +198,7 @@ class Head:
             identity: The answer must come unencoded, because it will be read.
         """
         kept = [pair for pair in self.kept if pair[0].lower() != b"accept-encoding"] if identity else self.kept
-        own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        own = [(b"content-type", body.content_type), (b"content-length", b"%d" % body.length)]
         return [*kept, (b"accept-encoding", b"identity"), *own] if identity else [*kept, *own]
 
 
@@ -178,6 +233,22 @@ async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes | Non
         return decompress(body, head.encoding, max_bytes)
     except ValueError as exc:
         raise GateError(400, f"The request body does not decompress: {exc}", code="invalid_content_encoding") from None
+
+
+async def read_form(receive: Receive, form: FormParser) -> bool:
+    """Have a form's bytes parsed as they come; False if the client went away first.
+
+    Raises:
+        GateError: What the parser raises.
+    """
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return False
+        form.feed(message.get("body", b""))
+        more = message.get("more_body", False)
+    return True
 
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -261,7 +332,7 @@ def _items(container: Any) -> Iterable[Any]:
 
 
 class Replay:
-    """The app's `receive`: the body in one message, once, then what the server says.
+    """The app's `receive`: the body's messages, once, then what the server says.
 
     Only one task at a time may read from a server, so the app's own call is what waits there: disconnects reach it as
     they come, and `tell_disconnect` makes its pending call return.
@@ -269,8 +340,8 @@ class Replay:
 
     __slots__ = ("_body", "_gone", "_receive")
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
+    def __init__(self, body: Iterator[Message], receive: Receive) -> None:
+        self._body = body
         self._receive = receive
         self._gone = False
 
@@ -278,9 +349,9 @@ class Replay:
         """Return the next message of the request."""
         if self._gone:
             return {"type": "http.disconnect"}
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
+        message = next(self._body, None)
+        if message is not None:
+            return message
         message = await self._next()
         self._gone = message["type"] == "http.disconnect"
         return message

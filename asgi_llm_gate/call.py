@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
 from asgi_llm_gate.auth import KEY_HEADERS, UserAPIKeyAuth
+from asgi_llm_gate.body import Body, json_body
+from asgi_llm_gate.form_body import encode_form
+from asgi_llm_gate.forms import Part, form_data, without_files
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -25,23 +28,47 @@ class CallData:
 
     Args:
         data: The decoded body.
-        raw: The body.
+        raw: The same as JSON, of files the names alone.
+        form: The parts of a form; None for JSON.
         path_model: The model that the path names, if it does; hooks find it as ``data["model"]``.
 
     Attributes:
         data: The one dict.
     """
 
-    def __init__(self, data: dict[str, Any], raw: bytes = b"{}", path_model: str | None = None) -> None:
+    def __init__(
+        self,
+        data: dict[str, Any],
+        raw: bytes = b"{}",
+        form: list[Part] | None = None,
+        *,
+        path_model: str | None = None,
+    ) -> None:
         for name in OWN_KEYS:
             data.pop(name, None)
         self.data = data
         self._raw = raw
+        self._form = form
         self._own: dict[str, Any] = {}
         self._sent_metadata = "metadata" in data
         self._metadata = data.get("metadata", {})
         self._path_model = path_model
         self._sent_model = data.get("model")
+
+    @classmethod
+    def of_form(cls, parts: list[Part], *, path_model: str | None = None) -> Self:
+        """Make the data of a form.
+
+        Raises:
+            GateError: 400, the form is ambiguous.
+        """
+        data = form_data(parts)
+        return cls(data, orjson.dumps(without_files(data)), parts, path_model=path_model)
+
+    @property
+    def is_form(self) -> bool:
+        """The call came as a form, and goes on as one."""
+        return self._form is not None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -95,7 +122,7 @@ class CallData:
             self.data.clear()
             self.data.update(content)
 
-    def for_app(self, dropped: Iterable[str] = ()) -> bytes:
+    def for_app(self, dropped: Iterable[str] = ()) -> Body:
         """Return the canonical encoding of what the app is to get.
 
         The client's `metadata` goes on as it came, from the hooks' ``data["metadata"]["requester_metadata"]``.
@@ -104,7 +131,7 @@ class CallData:
             dropped: Names of fields not to forward, dotted for nested ones.
 
         Raises:
-            TypeError: The hooks left something that is not JSON.
+            TypeError: The hooks left something that is not JSON, or that no form can carry.
         """
         content = self.data
         if self._own or dropped:
@@ -115,7 +142,7 @@ class CallData:
                     self._restore_model(content)
             for name in dropped:
                 content = _without(content, name)
-        return orjson.dumps(content)
+        return json_body(orjson.dumps(content)) if self._form is None else encode_form(content, self._form)
 
     @property
     def changes_path(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from asgi_llm_gate.cache import DualCache
-from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, by_call_type
+from asgi_llm_gate.endpoints import DENY, ENDPOINTS, INSPECT, PASS, WEBSOCKETS, by_call_type
 
 Check = Callable[[Any], Any]
 
@@ -171,17 +171,21 @@ def _at(place: str, check: Check, value: Any) -> Any:
         raise WrongValueError(exc, place + exc.at) from None
 
 
-_CLASSES = sorted({row.call_type for row in (*ENDPOINTS, *WEBSOCKETS) if not row.inspected})
-_policy = _one_of(PASS, "deny", later=("inspect",))
+_CLASSES = {row.call_type: row.inspected for row in (*ENDPOINTS, *WEBSOCKETS) if row.has_policy}
+_policy = _one_of(PASS, DENY, later=(INSPECT,))
+_policy_of_inspected = _one_of(INSPECT, PASS, DENY)
 
 
 def _policies(value: Any) -> dict[str, str]:
-    return _words(value, _endpoint_class, _policy)
+    policies = _words(value, _endpoint_class, str)
+    return {
+        name: _at(f".{name}", _policy_of_inspected if _CLASSES[name] else _policy, value[name]) for name in policies
+    }
 
 
 def _endpoint_class(name: Any) -> str:
     if name not in _CLASSES:
-        raise WrongValueError(f"no endpoint class with a policy; those are {', '.join(_CLASSES)}")
+        raise WrongValueError(f"no endpoint class with a policy; those are {', '.join(sorted(_CLASSES))}")
     return str(name)
 
 
@@ -218,6 +222,7 @@ CHECKS: Mapping[str, Check] = {
     "keep_alive": _seconds,
     "cancel_grace": _seconds,
     "max_body_bytes": _whole(1),
+    "max_upload_bytes": _whole(1),
     "max_json_values": _whole(1),
     "body_timeout": _some_seconds,
     "max_response_bytes": _whole(1),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, Endpoint, by_call_type
+from asgi_llm_gate.endpoints import ENDPOINTS, INSPECT, PASS, WEBSOCKETS, Endpoint, by_call_type, policy_of
 from asgi_llm_gate.hooks import overrides
 
 if TYPE_CHECKING:
@@ -69,12 +69,13 @@ def _row(endpoints: Sequence[Endpoint], settings: Settings, hooks: Mapping[str, 
     own = [path for path, named in settings.paths.items() if named != PASS and by_call_type(named) == first]
     kind = " (WebSocket)" if first in WEBSOCKETS else ""
     paths = (*(f"{endpoint.suffix}{kind}" for endpoint in endpoints), *own)
-    if not first.inspected:
-        return Row(call_type, paths, settings.policies.get(call_type, "deny"), {})
+    policy = policy_of(first, settings.policies)
+    if policy != INSPECT:
+        return Row(call_type, paths, policy, {})
     user = (first.user_params or settings.user_params) if settings.enforce_user_param else ()
     if first.shape.open_stream() is None:
         hooks = {**hooks, **dict.fromkeys(_OF_STREAMS, ())}
-    return Row(call_type, paths, "inspect", hooks, user, first.has_user or settings.forward_user == "always")
+    return Row(call_type, paths, INSPECT, hooks, user, first.has_user or settings.forward_user == "always")
 
 
 def gaps(settings: Settings) -> list[str]:
@@ -96,8 +97,8 @@ def _sees_no_streams(callback: object) -> bool:
 def report(settings: Settings) -> str:
     """Return the rows as text: a table of the calls that hooks look into, and one of those that none does."""
     found = rows(settings)
-    inspected = [row for row in found if row.policy == "inspect"]
-    unseen = [row for row in found if row.policy != "inspect"]
+    inspected = [row for row in found if row.policy == INSPECT]
+    unseen = [row for row in found if row.policy != INSPECT]
     lines = [
         *_table(("CALL", "PATH", *_TITLES.values(), "REQUIRED USER"), map(_inspected, inspected)),
         "",

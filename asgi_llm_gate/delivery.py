@@ -27,6 +27,7 @@ from asgi_llm_gate.reply import (
     is_encoded,
     is_event_stream,
     is_json,
+    is_text,
     unreadable,
     without_bytes_headers,
 )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Scope, Send
 
+    from asgi_llm_gate.body import Body
     from asgi_llm_gate.exchange import Exchange
     from asgi_llm_gate.reply import Handler
     from asgi_llm_gate.running import Work
@@ -59,20 +61,22 @@ class Delivery:
         self._outlet = exchange.outlet
         self._account = exchange.account
         self._out: Send = exchange.outlet
+        # Whole answers are collected and decoded.
+        self._reads = bool(exchange.plan.success) or (exchange.carried is not None and exchange.carried.to_remember)
         self._hold: Hold | None = None
         self._moderation: Moderation | None = None
         self._stream: EventReply | None = None
         self._nest: Nest | None = None
 
-    async def run(self, body: bytes) -> None:
+    async def run(self, body: Body) -> None:
         """Have the app answer."""
         plan, scope = self._plan, self._scope(body)
         if not plan.watches:
             # Nothing could end the call early, or asks how it ends: the server's own `receive` and `send` will do.
-            send = Reply(self._out, self._choose) if plan.success else self._out if plan.headers else self._outlet.send
-            await plan.app(scope, Replay(body, self._exchange.receive), send)
+            send = Reply(self._out, self._choose) if self._reads else self._out if plan.headers else self._outlet.send
+            await plan.app(scope, Replay(body.messages, self._exchange.receive), send)
             return
-        receive = WatchedReceive(body, self._exchange.receive)
+        receive = WatchedReceive(body.messages, self._exchange.receive)
         self._running = Running(receive, self._settings.cancel_grace, self._client_gone)
         self._outlet.completed = self._completed
         self._outlet.delivered = self._running.delivered
@@ -98,12 +102,12 @@ class Delivery:
             if self._nest is not None:
                 self._nest.cancel()
 
-    def _scope(self, body: bytes) -> Scope:
+    def _scope(self, body: Body) -> Scope:
         plan = self._plan
-        looks = plan.success or plan.text or plan.iterator or plan.failure or plan.log
+        looks = self._reads or plan.text or plan.iterator or plan.failure or plan.log
         reads = bool(looks or self._settings.moderation_mode == "cut")
         scope = {**self._exchange.scope, "headers": self._exchange.head.for_app(body, identity=reads)}
-        if scope.get("extensions") and (plan.success or plan.watches):
+        if scope.get("extensions") and (self._reads or plan.watches):
             scope["extensions"] = {k: v for k, v in scope["extensions"].items() if k not in PAST_SEND}
         return scope
 
@@ -132,7 +136,7 @@ class Delivery:
             whole = self._exchange.head.method != "HEAD" and start["status"] not in {204, 205, 304}
             return self._streamed(start) if whole else None
         else:
-            wanted = bool(plan.success) and has_whole_body(start) and is_json(start)
+            wanted = self._reads and has_whole_body(start) and (is_json(start) or self._is_text(start))
         if not wanted or (self._exchange.head.method == "HEAD" and start["status"] < 400):
             return None
         return Collector(start, self._finish, self._overflow, self._settings.max_response_bytes)
@@ -199,7 +203,9 @@ class Delivery:
     async def _post_call(self, collected: Collected) -> Collected:
         """Return the response as the success hooks leave it: its very bytes if they changed nothing."""
         exchange, kind = self._exchange, self._exchange.endpoint.shape.Response
-        response: Any = as_record(collected.decoded(self._settings.max_response_bytes), kind)
+        text = self._is_text(collected.start)
+        limit = self._settings.max_response_bytes
+        response: Any = as_record({"text": collected.text(limit)} if text else collected.decoded(limit), kind)
         before = orjson.dumps(response)
         for hook in self._plan.success:
             # What an earlier hook put inside may be plain dicts.
@@ -218,7 +224,21 @@ class Delivery:
             names = ", ".join(hook.name for hook in self._plan.success)
             logger.error("%s left a response that is not JSON: %s", names, exc)
             raise internal_error() from exc
-        return collected if after == before else collected.with_body(after)
+        if exchange.carried is not None:
+            await exchange.carried.remember(response)
+        if after == before:
+            return collected
+        if not text:
+            return collected.with_body(after)
+        if not isinstance(response.get("text"), str):
+            logger.error("the success hooks left an answer that is text without its `text`")
+            raise internal_error()
+        return collected.with_body(response["text"].encode())
+
+    def _is_text(self, start: Message) -> bool:
+        """Tell whether an answer is bare text, because the call asked for it or the app says so."""
+        exchange = self._exchange
+        return exchange.endpoint.answers_text and is_text(start, exchange.call.data.get("response_format"))
 
     async def _upstream_failed(self, collected: Collected) -> None:
         """Pass the app's own error on unchanged, unless a failure hook puts another in its place."""

@@ -26,6 +26,7 @@ from asgi_llm_gate.shapes import (
     responses,
     text,
     threads,
+    transcription,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 # The policy that lets the calls of an endpoint class, or of an app's own path, by without a look.
 PASS = "pass"  # noqa: S105  # a policy, not a password
+DENY = "deny"
+INSPECT = "inspect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ class Endpoint:
         user_params: The fields that say who the user is, where the endpoint has its own; dotted for nested ones.
         error_body: Makes the body of its errors.
         inspected: The gate reads its calls. If not, a policy refuses or passes them.
+        takes_json: Its bodies may be JSON.
+        takes_form: Its bodies may be forms (``multipart/form-data``).
+        answers_text: It answers with bare text where the request's `response_format` says so.
+        carries_calls: What is sent there may be a file of calls, so that it has a policy though the gate reads it.
         general: The suffix is a common word: it counts at the root and after an API prefix only.
     """
 
@@ -60,6 +67,26 @@ class Endpoint:
     error_body: ErrorBody = error_body
     inspected: bool = True
     general: bool = False
+    takes_json: bool = True
+    takes_form: bool = False
+    answers_text: bool = False
+    carries_calls: bool = False
+
+    @property
+    def has_policy(self) -> bool:
+        """Settings say what becomes of its calls."""
+        return not self.inspected or self.carries_calls
+
+
+def policy_of(endpoint: Endpoint, policies: Mapping[str, str]) -> str:
+    """Return what becomes of an endpoint's calls: ``inspect``, ``pass`` or ``deny``."""
+    return policies.get(endpoint.call_type, INSPECT if endpoint.inspected else DENY)
+
+
+def not_inspected(endpoint: Endpoint) -> GateError:
+    """Make the 403 of an endpoint that no hook would look into; `policies` can let its calls pass."""
+    message = f"This gate does not let {endpoint.call_type} calls through, because no hook would see what is in them"
+    return GateError(403, message, code="endpoint_not_inspected")
 
 
 def _inspected(
@@ -72,6 +99,19 @@ def _anthropic(suffix: str, call_type: str, shape: Shape, *, has_user: bool) -> 
     errors = message_errors.error_body
     user = ("metadata.user_id",)
     return Endpoint(suffix, call_type, call_type, shape, has_user=has_user, user_params=user, error_body=errors)
+
+
+def _form(suffix: str, call_type: str, litellm: str, *, has_user: bool, takes_json: bool = False) -> Endpoint:
+    return Endpoint(suffix, call_type, litellm, has_user=has_user, takes_form=True, takes_json=takes_json)
+
+
+def _speech(work: str) -> Endpoint:
+    suffix, call_type = f"/audio/{work}s", f"audio_{work}"
+    return Endpoint(suffix, call_type, work, transcription, takes_form=True, takes_json=False, answers_text=True)
+
+
+def _upload(suffix: str, call_type: str, litellm: str, *, form: bool) -> Endpoint:
+    return Endpoint(suffix, call_type, litellm, takes_form=form, takes_json=not form, carries_calls=True, general=True)
 
 
 def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
@@ -94,19 +134,21 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _inspected("/chat/completions/batch", "completion_batch", "acompletion", chat_batch, has_user=True),
     _anthropic("/v1/messages", "anthropic_messages", messages, has_user=True),
     _anthropic("/v1/messages/count_tokens", "anthropic_messages_count_tokens", message_input, has_user=False),
-    *_by_policy("image_edit", "aimage_edit", "/images/edits"),
-    *_by_policy("image_variation", "aimage_variation", "/images/variations"),
-    *_by_policy("audio_transcription", "transcription", "/audio/transcriptions"),
-    *_by_policy("audio_translation", "translation", "/audio/translations"),
+    _form("/images/edits", "image_edit", "aimage_edit", has_user=True, takes_json=True),
+    _form("/images/variations", "image_variation", "aimage_variation", has_user=True),
+    _speech("transcription"),
+    _speech("translation"),
     _inspected("/audio/speech", "audio_speech", "aspeech", plain, has_user=False),
     _inspected("/rerank", "rerank", "arerank", plain, has_user=False),
     *(
         _inspected(suffix, "conversations", "conversations", response_input, has_user=False, general=True)
         for suffix in ("/conversations", "/conversations/{}/items")
     ),
-    *_by_policy("files", "acreate_file", "/files", general=True),
-    *_by_policy("uploads", "acreate_upload", "/uploads", "/uploads/{}/parts", "/uploads/{}/complete", general=True),
-    *_by_policy("batches", "acreate_batch", "/batches", general=True),
+    _upload("/files", "files", "acreate_file", form=True),
+    _upload("/uploads", "uploads", "acreate_upload", form=False),
+    _upload("/uploads/{}/parts", "uploads", "acreate_upload", form=True),
+    _upload("/uploads/{}/complete", "uploads", "acreate_upload", form=False),
+    _upload("/batches", "batches", "acreate_batch", form=False),
     *(
         _inspected(suffix, "assistants", "assistants", threads, has_user=False, general=True)
         for suffix in (

@@ -10,31 +10,30 @@ import anyio
 
 from asgi_llm_gate.account import Account
 from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
-from asgi_llm_gate.body import Head, Replay, decode, read_body
+from asgi_llm_gate.body import Head, Replay, decode, read_body, read_form, whole_body
 from asgi_llm_gate.call import CallData
+from asgi_llm_gate.carried import CarriedCalls
 from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.delivery import Delivery
-from asgi_llm_gate.deployments import model_of, with_model
-from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
-from asgi_llm_gate.fields import find, require, require_user
-from asgi_llm_gate.hooks import added_headers, new_data
+from asgi_llm_gate.deployments import model_of
+from asgi_llm_gate.endpoints import DENY, not_inspected, policy_of
+from asgi_llm_gate.errors import GateError, Rejection, intended
+from asgi_llm_gate.form_headers import FORM
+from asgi_llm_gate.forms import FormParser
+from asgi_llm_gate.hooks import added_headers
 from asgi_llm_gate.outlet import Outlet
+from asgi_llm_gate.preparation import Preparation
 from asgi_llm_gate.presence import DisconnectedError, while_connected
 from asgi_llm_gate.rejections import answer_to
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from asgi_llm_gate.body import Body
     from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.plan import Plan
 
 logger = logging.getLogger("asgi_llm_gate")
-
-
-def not_inspected(endpoint: Endpoint) -> GateError:
-    """Make the 403 of an endpoint that no hook would look into; `policies` can let its calls pass."""
-    message = f"This gate does not let {endpoint.call_type} calls through, because no hook would see what is in them"
-    return GateError(403, message, code="endpoint_not_inspected")
 
 
 class Exchange:
@@ -42,6 +41,7 @@ class Exchange:
 
     Attributes:
         response: A whole response of the app, once the hooks have looked at it.
+        carried: The calls that it carries in a file, if its endpoint takes such.
     """
 
     def __init__(self, plan: Plan, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,8 +54,9 @@ class Exchange:
         self.caller = UserAPIKeyAuth()
         self.call = CallData({})
         self.response: Any = None
-        litellm = plan.settings.call_type_names == "litellm"
-        self.call_type = endpoint.litellm_call_type if litellm else endpoint.call_type
+        self._form: FormParser | None = None
+        self.carried: CarriedCalls | None = None
+        self.call_type = plan.name_of(endpoint)
         self.account = Account(plan, endpoint, self.call_type, self.id)
         self.outlet = Outlet(
             send,
@@ -66,10 +67,17 @@ class Exchange:
     async def run(self) -> None:
         """See the call through to its answer."""
         try:
+            await self._run()
+        finally:
+            if self._form is not None:
+                self._form.discard()
+
+    async def _run(self) -> None:
+        try:
             raw = await self._admit()
             if raw is None:
                 return
-            body = await self._prepare(raw) if raw or self.head.method == "POST" else None
+            body = await self._prepare(raw) if raw or self._form or self.head.method == "POST" else None
         except anyio.get_cancelled_exc_class():
             await self.abandoned()
             raise
@@ -86,7 +94,7 @@ class Exchange:
             return
         if body is None:
             scope = {**self.scope, "headers": self.head.headers}
-            await self.plan.app(scope, Replay(b"", self.receive), self.outlet.send)
+            await self.plan.app(scope, Replay(whole_body(b""), self.receive), self.outlet.send)
         else:
             await Delivery(self).run(body)
 
@@ -96,7 +104,7 @@ class Exchange:
         await answer_to(told, self.endpoint, self.call.asked, self.id).send(self.outlet)
 
     async def _admit(self) -> bytes | None:
-        """Let the call in by its head and read its body; None if the client went away.
+        """Let the call in by its head and read its body; None if the client went away. A form is parsed as it comes.
 
         A method other than POST makes a call only with a body, and may not say beforehand that it has one.
         """
@@ -107,7 +115,7 @@ class Exchange:
         if announced:
             self._check_head()
         try:
-            raw = await within(settings.body_timeout, read_body(self.receive, self.head, settings.max_body_bytes))
+            raw = await within(settings.body_timeout, self._read())
         except DeadlineError:
             message = f"The request body was not complete within {settings.body_timeout:g} seconds"
             raise GateError(408, message, code="request_timeout") from None
@@ -115,7 +123,14 @@ class Exchange:
             self._check_head()
             if self.head.is_preflight:
                 await self._identify()
+            if self._form is not None:
+                self._form.feed(raw)
         return raw
+
+    async def _read(self) -> bytes | None:
+        if self._form is None:
+            return await read_body(self.receive, self.head, self.plan.settings.max_body_bytes)
+        return b"" if await read_form(self.receive, self._form) else None
 
     async def _identify(self) -> None:
         settings = self.plan.settings
@@ -124,56 +139,42 @@ class Exchange:
         self.caller = await authenticate(self.scope, key, settings.master_key, settings.custom_auth)
 
     def _check_head(self) -> None:
-        if not self.endpoint.inspected:
-            raise not_inspected(self.endpoint)
-        self.head.check(self.plan.settings.max_body_bytes)
-
-    async def _prepare(self, raw: bytes) -> bytes:
-        """Decode the body, check it, and have the pre-call hooks change or refuse it; return what the app gets."""
-        settings = self.plan.settings
-        self.call = CallData(decode(raw, settings.max_json_values), raw, model_of(self.scope["path"]))
-        data = self.call.data
-        own = self.endpoint.user_params
-        user = find(data, own[0] if own else "user")
-        if settings.enforce_user_param:
-            user = require_user(data, own or settings.user_params)
-        require(data, settings.enforced_params)
-        if self.plan.has_hooks:
-            if self.caller.end_user_id is None and isinstance(user, str):
-                self.caller.end_user_id = user
-            self.call.equip(self.scope, self.head, self.id, self.caller)
-            if self.plan.pre_call:
-                await while_connected(self.receive, self._pre_call())
-        unforwarded = settings.enforce_user_param and not self.endpoint.has_user and settings.forward_user != "always"
-        try:
-            if self.call.changes_path:
-                self._change_path()
-            return self.call.for_app((own or settings.user_params) if unforwarded else ())
-        except TypeError as exc:
-            names = ", ".join(hook.name for hook in self.plan.pre_call)
-            logger.error("%s left data that is not JSON: %s", names, exc)
-            raise internal_error() from exc
-
-    def _change_path(self) -> None:
-        model = self.call.data.get("model")
-        scope = with_model(self.scope, model)
-        if scope is None:
-            names = ", ".join(hook.name for hook in self.plan.pre_call)
-            logger.error("%s left a model that can't stand in the path: %r", names, model)
-            raise internal_error()
-        self.scope = scope
-
-    async def _pre_call(self) -> None:
-        for hook in self.plan.pre_call:
-            result = await hook(
-                new_data,
-                user_api_key_dict=self.caller,
-                cache=self.plan.cache,
-                data=self.call.data,
-                call_type=self.call_type,
+        endpoint, settings = self.endpoint, self.plan.settings
+        if policy_of(endpoint, settings.policies) == DENY:
+            raise not_inspected(endpoint)
+        if endpoint.takes_form and (self.head.media_type == FORM or not endpoint.takes_json):
+            boundary = self.head.check_form(settings.max_upload_bytes)
+            self._form = FormParser(
+                boundary, max_bytes=settings.max_upload_bytes, max_text_bytes=settings.max_body_bytes
             )
-            if result is not None:
-                self.call.replace(result)
+        else:
+            self.head.check(settings.max_body_bytes)
+
+    async def _prepare(self, raw: bytes) -> Body:
+        """Decode the body, check it, and have the pre-call hooks change or refuse it; return what the app gets."""
+        path_model = model_of(self.scope["path"])
+        if self._form is not None:
+            self.call = CallData.of_form(self._form.close(), path_model=path_model)
+        else:
+            data = decode(raw, self.plan.settings.max_json_values)
+            self.call = CallData(data, raw, path_model=path_model)
+        carried = self._carried()
+        preparation = Preparation(self.plan, self.endpoint, self.call, self.caller)
+        if carried is None or not carried.answers_for_itself(self.call.data):
+            preparation.check()
+        preparation.equip(self.scope, self.head, self.id)
+        if self.plan.pre_call:
+            await while_connected(self.receive, preparation.pre_call())
+        if carried is not None:
+            await while_connected(self.receive, carried.look(self.call.data, self._form))
+        self.scope = preparation.scope(self.scope)
+        return preparation.encode()
+
+    def _carried(self) -> CarriedCalls | None:
+        if not self.endpoint.carries_calls:
+            return None
+        self.carried = CarriedCalls(self.plan, self.endpoint, self.scope, self.head, self.id, self.caller)
+        return self.carried
 
     async def abandoned(self, *, reached: bool = False) -> None:
         """Account for a call that is cancelled from outside, or whose client is gone."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from asgi_llm_gate.auth import authenticate, presented_key
 from asgi_llm_gate.body import Head
 from asgi_llm_gate.config import Keywords, load_settings
-from asgi_llm_gate.endpoints import PASS, WEBSOCKETS, Endpoint, Routes
+from asgi_llm_gate.endpoints import PASS, WEBSOCKETS, Endpoint, Routes, not_inspected, policy_of
 from asgi_llm_gate.errors import GateError, error_answer, intended
-from asgi_llm_gate.exchange import Exchange, not_inspected
+from asgi_llm_gate.exchange import Exchange
 from asgi_llm_gate.forwarder import Forwarder
 from asgi_llm_gate.plan import Plan
 
@@ -111,7 +111,7 @@ class LLMGate:
             raise GateError(403, message, code="unknown_endpoint")
 
     def _passes(self, endpoint: Endpoint) -> bool:
-        return not endpoint.inspected and self.settings.policies.get(endpoint.call_type) == PASS
+        return policy_of(endpoint, self.settings.policies) == PASS
 
 
 async def _deny_websocket(scope: Scope, receive: Receive, send: Send, error: GateError) -> None:

@@ -128,3 +128,21 @@ class Moderation:
             await self._passed()
             self._good = True
             self._settled.set()
+
+
+async def moderate(hooks: Sequence[Hook], **arguments: Any) -> None:
+    """Ask all hooks at once where there is no call to run beside; raise the first refusal, and stop the others."""
+    refusals: list[Exception] = []
+
+    async def ask(hook: Hook) -> None:
+        try:
+            await hook(refuse_if_asked, **arguments)
+        except Exception as exc:
+            refusals.append(exc)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for hook in hooks:
+            group.start_soon(ask, hook)
+    if refusals:
+        raise refusals[0]

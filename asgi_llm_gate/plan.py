@@ -12,6 +12,7 @@ from asgi_llm_gate.stream import TextHook
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.settings import Settings
 
 
@@ -67,6 +68,11 @@ class Plan:
             headers=stage("async_post_call_response_headers_hook"),
             log=_log_hooks(settings),
         )
+
+    def name_of(self, endpoint: Endpoint) -> str:
+        """Return the word that hooks are given for the type of a call."""
+        litellm = self.settings.call_type_names == "litellm"
+        return endpoint.litellm_call_type if litellm else endpoint.call_type
 
     @property
     def has_hooks(self) -> bool:

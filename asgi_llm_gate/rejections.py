@@ -38,14 +38,16 @@ def answer_to(exc: Exception, endpoint: Endpoint, asked: Json, call_id: str) -> 
 
 def answer_in_stream(exc: Exception, endpoint: Endpoint, asked: Json, call_id: str) -> Answer:
     """Return the same as a whole stream, for a client that has been sent a stream's start and nothing else of it."""
-    shape = endpoint.shape
+    shape, now = endpoint.shape, int(time.time())
     reader = shape.open_stream()
-    if reader is None:
-        error = as_error(exc) if not isinstance(exc, Rejection) else _refused(exc.message)
-        return Answer(200, sse.encode({"error": error_fields(error)}) + sse.DONE, EVENT_STREAM)
     if isinstance(exc, Rejection):
-        return _stream(shape.rejection_chunks(asked, exc.message, id=call_id, created=int(time.time())), reader)
-    return _stream(reader.error_end(error_fields(as_error(exc))), reader)
+        if reader is not None and shape.rejection(asked, exc.message, id=call_id, created=now) is not None:
+            return _stream(shape.rejection_chunks(asked, exc.message, id=call_id, created=now), reader)
+        exc = _refused(exc.message)
+    fields = error_fields(as_error(exc))
+    if reader is None:
+        return Answer(200, sse.encode({"error": fields}) + sse.DONE, EVENT_STREAM)
+    return _stream(reader.error_end(fields), reader)
 
 
 def as_error(exc: Exception) -> GateError:
@@ -66,12 +68,12 @@ def _rejection(message: str, endpoint: Endpoint, asked: Json, call_id: str) -> A
     headers = ((b"x-request-id", request_id(call_id).encode()),)
     now = int(time.time())
     shape = endpoint.shape
-    reader = shape.open_stream() if asked.get("stream") is True else None
-    if reader is not None:
-        return _stream(shape.rejection_chunks(asked, message, id=call_id, created=now), reader, headers)
     body = shape.rejection(asked, message, id=call_id, created=now)
     if body is None:
         return error_answer(_refused(message), request_id(call_id), endpoint.error_body)
+    reader = shape.open_stream() if asked.get("stream") is True else None
+    if reader is not None:
+        return _stream(shape.rejection_chunks(asked, message, id=call_id, created=now), reader, headers)
     return Answer(200, orjson.dumps(body), headers=headers)
 
 

@@ -28,6 +28,11 @@ _OF_THE_BYTES = frozenset(
 
 _READ_AS_JSON = frozenset({b"application/json", b"text/json", b"text/plain", b""})
 
+# A transcription's answers that are no JSON.
+_TEXT_FORMATS = ("text", "srt", "vtt")
+_JSON_FORMATS = ("json", "verbose_json", "diarized_json")
+_SUBTITLES = frozenset({b"application/x-subrip", b"text/srt", b"text/vtt", b"application/srt"})
+
 # Extensions by which an app sends a body past `send`'s body messages.
 PAST_SEND = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
@@ -62,16 +67,32 @@ class Collected:
         Raises:
             GateError: 502, there is none to be read.
         """
+        body = self._plain(max_bytes)
         try:
-            body = self.body
-            if coding := _coding(self.start):
-                body = decompress(body, coding, max_bytes)
             data = orjson.loads(body)
-        except (KeyError, ValueError, GateError) as exc:
+        except ValueError as exc:
             raise unreadable(str(exc)) from exc
         if not isinstance(data, dict) or is_too_deep(body, data):
             raise unreadable("no JSON object, or one nested too deep")
         return data
+
+    def text(self, max_bytes: int) -> str:
+        """Return the body as text in UTF-8, decompressed to at most so many bytes.
+
+        Raises:
+            GateError: 502, it is none.
+        """
+        try:
+            return self._plain(max_bytes).decode()
+        except UnicodeDecodeError as exc:
+            raise unreadable(str(exc)) from exc
+
+    def _plain(self, max_bytes: int) -> bytes:
+        try:
+            coding = _coding(self.start)
+            return decompress(self.body, coding, max_bytes) if coding else self.body
+        except (KeyError, ValueError, GateError) as exc:
+            raise unreadable(str(exc)) from exc
 
     async def send(self, send: Send) -> None:
         """Send the response in two messages."""
@@ -90,6 +111,14 @@ def is_json(start: Message) -> bool:
     """Tell whether a response start announces a body that clients read as JSON, as they do if it says nothing."""
     media_type = _media_type(start)
     return media_type in _READ_AS_JSON or media_type.endswith(b"+json")
+
+
+def is_text(start: Message, response_format: Any) -> bool:
+    """Tell whether a response start announces text that is no JSON: subtitles, or what was asked for as text."""
+    media_type = _media_type(start)
+    if media_type == b"text/plain":
+        return response_format not in _JSON_FORMATS
+    return media_type in _SUBTITLES or (not media_type and response_format in _TEXT_FORMATS)
 
 
 def is_event_stream(start: Message) -> bool:

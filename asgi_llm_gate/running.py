@@ -9,7 +9,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from anyio.abc import TaskGroup
     from starlette.types import Message, Receive
@@ -25,17 +25,17 @@ class WatchedReceive:
     `watch` sees or the gate tells.
     """
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
+    def __init__(self, body: Iterator[Message], receive: Receive) -> None:
+        self._body = body
         self._receive = receive
         self._disconnected = anyio.Event()
         self._error: Exception | None = None
 
     async def __call__(self) -> Message:
-        """Return the body once, then a disconnect when there is one; raise what the server's `receive` raised."""
-        if self._body is not None and not self._disconnected.is_set():
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
+        """Return the body's messages, then a disconnect when there is one; raise what the server's `receive` raised."""
+        message = None if self._disconnected.is_set() else next(self._body, None)
+        if message is not None:
+            return message
         await self._disconnected.wait()
         if self._error is not None:
             raise self._error

@@ -33,7 +33,8 @@ class Settings:
         moderation_buffer: How much of a held response is kept before the app must wait.
         keep_alive: Seconds of silence after which a stream that is held back gets a comment; 0 for none.
         cancel_grace: What the app has between the disconnect it is told and its cancellation.
-        max_body_bytes: The largest request body, decompressed.
+        max_body_bytes: The largest request body, decompressed; of a form, all its fields that are no files.
+        max_upload_bytes: The largest form.
         max_json_values: The most values in a request body.
         body_timeout: How long a request body may take to arrive.
         max_response_bytes: The largest response that success and failure hooks are shown.
@@ -63,6 +64,7 @@ class Settings:
     keep_alive: float = 15.0
     cancel_grace: float = 0.1
     max_body_bytes: int = 10_000_000
+    max_upload_bytes: int = 512_000_000
     max_json_values: int = 500_000
     body_timeout: float = 60.0
     max_response_bytes: int = 64_000_000
@@ -95,6 +97,7 @@ class Keywords(TypedDict, total=False):
     keep_alive: float
     cancel_grace: float
     max_body_bytes: int
+    max_upload_bytes: int
     max_json_values: int
     body_timeout: float
     max_response_bytes: int

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from asgi_llm_gate import CallHooks
+from asgi_llm_gate.forms import without_files
 
 ANSWER = {"id": "x", "object": "echo", "choices": []}
 
@@ -91,11 +92,11 @@ class Reader(CallHooks):
 
 
 def client_fields(data):
-    """What the client sent, in a copy: all but the gate's keys."""
+    """What the client sent, in a copy: all but the gate's keys, and of files the names alone."""
     fields = {name: value for name, value in data.items() if name not in BESIDE}
     if sent := data["metadata"]["requester_metadata"]:
         fields["metadata"] = sent
-    return json.loads(json.dumps(fields))
+    return json.loads(json.dumps(without_files(fields)))
 
 
 def note(scope, body, data):

@@ -46,7 +46,7 @@ def equipped(scope=SCOPE, **body):
 
 
 def sent(call, dropped=()):
-    return orjson.loads(call.for_app(dropped))
+    return orjson.loads(next(call.for_app(dropped).messages)["body"])
 
 
 def test_what_handlers_find_beside_the_clients_fields():

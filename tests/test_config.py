@@ -91,6 +91,7 @@ gate_settings:
   cancel_grace: 0
   keep_alive: 20
   max_body_bytes: 2
+  max_upload_bytes: 9
   max_json_values: 3
   body_timeout: 4
   max_response_bytes: 5
@@ -140,6 +141,7 @@ def test_every_setting_of_a_file_is_read(configured):
         "keep_alive": 20.0,
         "cancel_grace": 0.0,
         "max_body_bytes": 2,
+        "max_upload_bytes": 9,
         "max_json_values": 3,
         "body_timeout": 4.0,
         "max_response_bytes": 5,
@@ -355,10 +357,7 @@ NOWHERE = "there is no module nowhere, beside the configuration file or installe
 HIDDEN = "what the environment variable holds"
 PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
-CLASSES = (
-    "audio_transcription, audio_translation, batches, files, image_edit, image_variation, invocations, realtime, "
-    "responses_ws, uploads"
-)
+CLASSES = "batches, files, invocations, realtime, responses_ws, uploads"
 
 # The text of a file, and the whole line that says what is wrong with it.
 WRONG: dict[str, tuple[str | bytes, str]] = {
@@ -647,11 +646,11 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     "a policy of no kind": (
         "gate_settings: {policies: {files: allow}}",
-        "gate_settings.policies.files: expected pass or deny, got 'allow'",
+        "gate_settings.policies.files: expected inspect or pass or deny, got 'allow'",
     ),
     "a policy that is a truth": (
         "gate_settings: {policies: {files: true}}",
-        "gate_settings.policies.files: expected pass or deny, got True",
+        "gate_settings.policies.files: expected inspect or pass or deny, got True",
     ),
     "a path without a slash": (
         "gate_settings: {paths: {v2/ask: completion}}",

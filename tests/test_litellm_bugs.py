@@ -16,6 +16,7 @@ from asgi_llm_gate import CallHooks, LLMGate, get_formatted_prompt
 from asgi_llm_gate.endpoints import ENDPOINTS
 from asgi_llm_gate.errors import error_body
 from tests.harness import CHAT, Request, Upstream, answer, chat
+from tests.multipart import request_to
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +85,7 @@ async def test_row_2_one_envelope_on_all_routes(exc):
         if row.inspected and row.error_body is error_body:
             for wants in (False, True):
                 body = chat(prompt="Hi", input="Hi", stream=wants)
-                response = await Request(body, path=f"/v1{row.suffix}").to(LLMGate(Upstream(), callbacks=[Raises()]))
+                response = await request_to(f"/v1{row.suffix}", body).to(LLMGate(Upstream(), callbacks=[Raises()]))
                 assert response.error()["message"] in ("no", "Internal server error")
                 bodies.add((response.status, response.body))
     assert len(bodies) == 1
@@ -250,6 +251,7 @@ def test_row_10_the_prompt_of_every_inspected_endpoint(row):
     """Under the documented name of the call and under LiteLLM's own."""
     prompts = {"completion": {"messages": [{"role": "user", "content": "Hi"}]}, "text_completion": {"prompt": "Hi"}}
     prompts |= {"image_generation": {"prompt": "Hi"}, "assistants": {"content": "Hi"}}
+    prompts |= {f"audio_{work}": {"prompt": "Hi"} for work in ("transcription", "translation")}
     data = prompts.get(row.call_type, {"input": "Hi"})
     for name in (row.call_type, row.litellm_call_type):
         assert get_formatted_prompt(data, name) == "Hi"

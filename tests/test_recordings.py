@@ -26,6 +26,7 @@ CALLS = {
     "embeddings": "embeddings",
     "moderations": "moderation",
     "images/generations": "image_generation",
+    "images/edits": "image_edit",
     "responses": "responses",
     "responses/input_tokens": "responses_input_tokens",
     "messages": "anthropic_messages",

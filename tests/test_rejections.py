@@ -14,6 +14,7 @@ from asgi_llm_gate.errors import error_body
 from asgi_llm_gate.shapes import chat as chat_shape
 from asgi_llm_gate.shapes import text as text_shape
 from tests.harness import CHAT, Request, Upstream, answer, chat
+from tests.multipart import request_to
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +43,7 @@ def refusing(stage="async_pre_call_hook", message=MESSAGE, edit=None):
 
 async def refused(body, path=CHAT, callback=None, **gate):
     """Have a gate refuse a call; only beside a moderation hook may the app have been called."""
-    return await Request(body, path=path).to(LLMGate(Upstream(), callbacks=[callback or refusing()], **gate))
+    return await request_to(path, body).to(LLMGate(Upstream(), callbacks=[callback or refusing()], **gate))
 
 
 def head(response, prefix):
@@ -223,6 +224,15 @@ WORDLESS = [
     ("/v1/threads/{}/messages", {"content": "Hi"}),
     ("/v1/threads/{}/runs/{}/submit_tool_outputs", {"tool_outputs": []}),
     ("/v1/vector_stores/{}/search", {"query": "Hi"}),
+    ("/v1/images/edits", {"prompt": "Hi", "stream": True}),
+    ("/v1/images/variations", {}),
+    ("/v1/audio/transcriptions", {"stream": True}),
+    ("/v1/audio/transcriptions", {"response_format": "text"}),
+    ("/v1/audio/translations", {"response_format": "srt"}),
+    ("/v1/files", {"purpose": "assistants"}),
+    ("/v1/uploads", {"purpose": "assistants"}),
+    ("/v1/uploads/{}/parts", {}),
+    ("/v1/uploads/{}/complete", {}),
 ]
 
 

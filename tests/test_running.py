@@ -8,6 +8,7 @@ import anyio
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
+from asgi_llm_gate.body import whole_body
 from asgi_llm_gate.running import Running, WatchedReceive
 from tests.actors import EVER, tasks_living
 
@@ -42,7 +43,7 @@ class Run:
 
     def __init__(self, grace=EVER):
         self.server = Server()
-        self.receive = WatchedReceive(b"{}", self.server.receive)
+        self.receive = WatchedReceive(whole_body(b"{}"), self.server.receive)
         self.running = Running(self.receive, grace, self._gone)
         self.log = []
 
@@ -82,7 +83,7 @@ async def raises(run):
 
 async def test_the_body_comes_once_and_then_the_disconnect_as_often_as_it_is_asked_for():
     server = Server()
-    receive = WatchedReceive(b"{}", server.receive)
+    receive = WatchedReceive(whole_body(b"{}"), server.receive)
     assert await receive() == BODY
     server.say(DISCONNECT)
     assert await receive.watch()
@@ -91,14 +92,14 @@ async def test_the_body_comes_once_and_then_the_disconnect_as_often_as_it_is_ask
 
 
 async def test_after_a_disconnect_there_is_no_body_either():
-    receive = WatchedReceive(b"{}", Server().receive)
+    receive = WatchedReceive(whole_body(b"{}"), Server().receive)
     receive.tell_disconnect()
     assert await receive() == DISCONNECT
 
 
 async def test_what_the_servers_receive_raises_is_the_apps_to_see():
     server = Server()
-    receive = WatchedReceive(b"{}", server.receive)
+    receive = WatchedReceive(whole_body(b"{}"), server.receive)
     server.say(OSError("broken"))
     assert not await receive.watch()
     for _ in range(2):

@@ -142,16 +142,6 @@ PATHS = [
 # Endpoints that no hook looks into yet, and common words that are none.
 # Rows: path; "denied", or "passed".
 UNINSPECTED = [
-    ("/v1/images/edits", "denied"),
-    ("/v1/images/variations", "denied"),
-    ("/v1/audio/transcriptions", "denied"),
-    ("/v1/audio/translations", "denied"),
-    ("/v1/files", "denied"),
-    ("/files", "denied"),
-    ("/v1/files/", "denied"),
-    ("/v1/uploads", "denied"),
-    ("/v1/uploads/upl_1/parts", "denied"),
-    ("/v1/uploads/upl_1/complete", "denied"),
     ("/v1/batches", "denied"),
     ("/v1/realtime/client_secrets", "denied"),
     ("/invocations", "denied"),

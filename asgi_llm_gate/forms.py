@@ -1,0 +1,280 @@
+"""A form (``multipart/form-data``, RFC 7578) from bytes to parts; sans-I/O but for the files, which go to a spool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser
+
+from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.form_headers import PartHead, header_text, invalid_form
+from asgi_llm_gate.uploads import Spool, Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_PARTS = 1_000
+MAX_FILES = 50
+MAX_HEADER_BYTES = 8_192
+
+# Fields that decide what a call is: of each a form may have one, under its plain name, and as text.
+_DECISIVE = frozenset({"model", "purpose", "response_format", "stream", "user"})
+
+_WORDS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a form.
+
+    Attributes:
+        name: Its name on the wire.
+        value: A field's text, or a file.
+        content_type: The media type of a field that has one.
+    """
+
+    name: str
+    value: str | Upload
+    content_type: str | None
+
+    @property
+    def key(self) -> str:
+        """The name in `data`: without the brackets that clients put behind the names of lists."""
+        return self.name[:-2] if self.name[-2:] == "[]" and len(self.name) > 2 else self.name
+
+
+class FormParser:
+    """Takes the bytes of a form.
+
+    The parser beneath skips what stands before the first boundary and after the last; here both are refused, for
+    another parser may find a form there.
+
+    Args:
+        boundary: What stands between the parts.
+        max_bytes: The most bytes of the whole.
+        max_text_bytes: The most bytes of all fields that are no files.
+
+    Attributes:
+        parts: The parts read so far.
+    """
+
+    def __init__(self, boundary: bytes, *, max_bytes: int, max_text_bytes: int) -> None:
+        self.parts: list[Part] = []
+        self._max_bytes = max_bytes
+        self._max_text_bytes = max_text_bytes
+        self._spool = Spool()
+        self._delimiter = b"\r\n--" + boundary
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begins,
+                "on_header_field": self._header_name,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_ends,
+                "on_headers_finished": self._headers_end,
+                "on_part_data": self._part_data,
+                "on_part_end": self._part_ends,
+                "on_end": self._form_ends,
+            },
+        )
+        self._size = 0
+        self._text_size = 0
+        # What came before the bytes that are fed: the first boundary has no line before it.
+        self._before = b"\r\n"
+        self._start: bytes | None = b""
+        self._ended = False
+        self._rest = b""
+        self._headers: dict[str, str] = {}
+        self._header_size = 0
+        self._field = bytearray()
+        self._value = bytearray()
+        self._head = PartHead("", None, None)
+        self._text = bytearray()
+        self._upload: Upload | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            GateError: 400, the form is malformed or ambiguous; 413, it is too large.
+        """
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        if self._start is not None:
+            chunk = self._begin(self._start + chunk)
+        if self._ended:
+            self._end(self._rest + chunk)
+        elif chunk:
+            self._write(chunk)
+
+    def close(self) -> list[Part]:
+        """Return the parts: the form is complete.
+
+        Raises:
+            GateError: 400, it is not.
+        """
+        if not self._ended:
+            raise invalid_form("The form ends before its closing boundary")
+        self._end(self._rest, whole=True)
+        self._spool.rewind()
+        return self.parts
+
+    def create(self, filename: str, content_type: str | None) -> Upload:
+        """Return a new file, which is closed with the others."""
+        return self._spool.create(filename, content_type)
+
+    def discard(self) -> None:
+        """Close the files."""
+        self._spool.close()
+
+    def _begin(self, start: bytes) -> bytes:
+        """Return the bytes, once the first boundary is there and nothing stands before it."""
+        opening = self._delimiter[2:]
+        if not start.startswith(opening[: len(start)]):
+            raise invalid_form("The form does not begin with its boundary")
+        if len(start) <= len(opening):
+            self._start = start
+            return b""
+        if start[len(opening)] == ord("\n"):
+            raise invalid_form("The lines of the form do not end with CRLF")
+        self._start = None
+        return start
+
+    def _write(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except MultipartParseError as exc:
+            raise invalid_form(f"The form is malformed: {exc}") from None
+        window = len(self._delimiter) + 1
+        if self._ended:
+            known = self._before + chunk
+            closing = self._delimiter + b"--"
+            self._end(known[known.index(closing) + len(closing) :])
+        self._before = chunk[-window:] if len(chunk) >= window else (self._before + chunk)[-window:]
+
+    def _end(self, rest: bytes, *, whole: bool = False) -> None:
+        """Refuse what follows the closing boundary, but for a line end."""
+        if not (rest in {b"", b"\r\n"} if whole else b"\r\n".startswith(rest)):
+            raise invalid_form("Something follows the closing boundary of the form")
+        self._rest = rest
+
+    def _part_begins(self) -> None:
+        if len(self.parts) == MAX_PARTS:
+            raise invalid_form(f"The form has more than {MAX_PARTS} parts")
+        self._headers = {}
+        self._header_size = 0
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
+        self._field += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
+        self._value += data[start:end]
+
+    def _count_header(self, size: int) -> None:
+        self._header_size += size
+        if self._header_size > MAX_HEADER_BYTES:
+            raise invalid_form(f"The headers of a part have more than {MAX_HEADER_BYTES} bytes")
+
+    def _header_ends(self) -> None:
+        name = self._field.decode("ascii").lower()
+        if name.startswith("-"):
+            # Another parser may take it for a boundary.
+            raise invalid_form("The form is malformed: a header begins with a hyphen")
+        if name in self._headers:
+            raise invalid_form(f"A part of the form has two headers {name}")
+        self._headers[name] = header_text(bytes(self._value))
+        self._field.clear()
+        self._value.clear()
+
+    def _headers_end(self) -> None:
+        self._head = head = PartHead.of(self._headers)
+        if head.filename is not None:
+            if len(self._spool) == MAX_FILES:
+                raise invalid_form(f"The form has more than {MAX_FILES} files")
+            self._upload = self._spool.create(head.filename, head.content_type)
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._upload is not None:
+            self._upload.file.write(memoryview(data)[start:end])
+            return
+        self._text_size += end - start
+        if self._text_size > self._max_text_bytes:
+            raise _too_large(self._max_text_bytes)
+        self._text += data[start:end]
+
+    def _part_ends(self) -> None:
+        head = self._head
+        if self._upload is not None:
+            self.parts.append(Part(head.name, self._upload, None))
+            self._upload = None
+            return
+        try:
+            text = self._text.decode()
+        except UnicodeDecodeError:
+            raise invalid_form(f"The field {head.name!r} is not UTF-8", head.name) from None
+        self.parts.append(Part(head.name, text, head.content_type))
+        self._text.clear()
+
+    def _form_ends(self) -> None:
+        self._ended = True
+
+
+def form_data(parts: Iterable[Part]) -> dict[str, Any]:
+    """Return the fields and files of a form: a list for what is repeated, or named as a list.
+
+    Raises:
+        GateError: 400, a field is there under two names, a decisive one is repeated or no plain text, or `stream` is
+            neither ``true`` nor ``false``.
+    """
+    names: dict[str, str] = {}
+    data: dict[str, Any] = {}
+    for part in parts:
+        key = part.key
+        if names.setdefault(key, part.name) != part.name:
+            raise invalid_form(f"The form has both {key!r} and '{key}[]'", key)
+        _check_decisive(part, repeated=key in data)
+        if part.name != key:
+            data.setdefault(key, []).append(part.value)
+        elif key not in data:
+            data[key] = part.value
+        elif isinstance(data[key], list):
+            data[key].append(part.value)
+        else:
+            data[key] = [data[key], part.value]
+    if "stream" in data:
+        data["stream"] = _stream(data["stream"])
+    return data
+
+
+def without_files(data: Any) -> Any:
+    """Return a form's data with the names of files in place of the files."""
+    if isinstance(data, dict):
+        return {key: without_files(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [without_files(value) for value in data]
+    return data.filename if isinstance(data, Upload) else data
+
+
+def _check_decisive(part: Part, *, repeated: bool) -> None:
+    base = part.name.partition("[")[0]
+    if base not in _DECISIVE:
+        return
+    if repeated or part.name != base:
+        raise invalid_form(f"The form may have one field {base!r}", base)
+    if isinstance(part.value, Upload):
+        raise invalid_form(f"The field {base!r} is a file", base)
+
+
+def _stream(word: str) -> bool:
+    if word not in _WORDS:
+        raise GateError(400, "'stream' must be true or false", param="stream", code="invalid_type")
+    return _WORDS[word]
+
+
+def _too_large(max_bytes: int) -> GateError:
+    return GateError(413, f"The request body is larger than {max_bytes} bytes", code="request_too_large")
