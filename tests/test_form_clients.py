@@ -51,10 +51,6 @@ STREAM = (
 )
 
 
-async def as_read(value):
-    return value if isinstance(value, str) else File(value.filename, value.content_type, await value.read())
-
-
 class Model:
     """An app of Starlette's that notes the form of each call, and answers as OpenAI does."""
 
@@ -71,13 +67,8 @@ class Model:
         else:
             async with request.form() as form:
                 read = [
-                    (
-                        name,
-                        value
-                        if isinstance(value, str)
-                        else File(value.filename, value.content_type, await value.read()),
-                    )
-                    for name, value in form.multi_items()
+                    (name, one if isinstance(one, str) else File(one.filename, one.content_type, one.file.read()))
+                    for name, one in form.multi_items()
                 ]
             self.forms.append(read)
             fields = dict(read)
