@@ -45,8 +45,8 @@ class Row:
     body: bytes
 
     def written(self) -> bytes:
-        """Return the line as JSON, with its line end."""
-        return orjson.dumps({**self.line, "url": self.url, "body": orjson.Fragment(self.body)}) + b"\n"
+        """Return the line as JSON, without a line end."""
+        return orjson.dumps({**self.line, "url": self.url, "body": orjson.Fragment(self.body)})
 
 
 def is_batch(data: Mapping[str, Any]) -> bool:
@@ -100,7 +100,7 @@ async def rewrite(
             except Exception as exc:
                 raise _at_line(number, exc) from exc
             urls.add(row.url)
-            new.file.write(row.written())
+            new.file.write(row.written() + (b"\n" if line.endswith(b"\n") else b""))
             # Other calls have their turn, however little the hooks wait.
             await checkpoint()
     new.file.seek(0)

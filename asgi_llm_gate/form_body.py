@@ -100,6 +100,8 @@ def _text(name: str, value: Any) -> bytes:
 
 
 def _head(name: Any, filename: Any, content_type: Any) -> bytes:
+    if isinstance(name, str) and name != name.strip():
+        raise TypeError(f"{name!r} is no name of a field")
     head = b'Content-Disposition: form-data; name="%b"' % _quoted(name)
     if filename is not None:
         head += b'; filename="%b"' % _quoted(filename)

@@ -80,7 +80,8 @@ class PartHead:
         if unknown := parameters.keys() - {"name", "filename"}:
             raise invalid_form(f"The Content-Disposition of a part has a parameter {min(unknown)!r}")
         name = parameters.get("name")
-        if not name or "\\" in name:
+        # Django strips names: ` user` would be `user` to it alone.
+        if not name or "\\" in name or name != name.strip():
             raise invalid_form("A part of the form has no valid name")
         filename = parameters.get("filename")
         if filename == "":

@@ -40,19 +40,11 @@ def test_hooks_are_named_by_stage_in_their_order():
 
 
 def test_what_is_not_inspected_has_its_policy():
-    """An endpoint class that no hook looks into is denied, or passes where the settings say so."""
+    """An endpoint class that no hook looks into is denied, or passes where the settings say so; some have a choice."""
     rows = found(policies={"batches": "pass", "files": "deny"})
-    assert (rows["batches"].policy, rows["rerank"].policy, rows["files"].policy) == ("pass", "deny", "deny")
+    assert (rows["batches"].policy, rows["invocations"].policy, rows["files"].policy) == ("pass", "deny", "deny")
     assert rows["completion"].policy == rows["uploads"].policy == "inspect"
     assert found(policies={"files": "inspect"})["files"].policy == "inspect"
-
-
-def test_files_of_calls_are_refused_and_that_is_said():
-    """Uploads are looked into, but for what a batch would hold; where they pass unseen nothing is refused."""
-    note = "Files of calls (the purpose `batch`) are refused: no hook would see what is in them."
-    assert note in coverage.report(load_settings({}, {})).splitlines()
-    settings = load_settings({}, {"policies": {"files": "pass", "uploads": "deny"}})
-    assert note not in coverage.report(settings).splitlines()
 
 
 def test_own_paths_stand_with_their_call_type():

@@ -108,9 +108,9 @@ async def test_a_websocket_passes_by_its_policy():
 
 async def test_an_endpoint_no_hook_looks_into_is_refused_and_reported():
     witness, upstream = Witness(), Upstream()
-    response = await Request(b"{}", path="/v1/batches").to(LLMGate(upstream, callbacks=[witness]))
+    response = await Request(b"{}", path="/v1/invocations").to(LLMGate(upstream, callbacks=[witness]))
     assert (response.status, response.error()["code"]) == (403, "endpoint_not_inspected")
-    assert "batches" in response.error()["message"]
+    assert "invocations" in response.error()["message"]
     assert [exc.code for exc in witness.failures] == ["endpoint_not_inspected"]
     assert upstream.calls == []
 

@@ -186,6 +186,8 @@ FORMS = [
     Form("a name behind an escaped quote", named('name="f"; filename="a\\"; name="b"'), bad("malformed")),
     Form("no equals sign", named("name"), bad("malformed")),
     Form("a semicolon at the end", named('name="f";'), bad("malformed")),
+    Form("a name that Django strips", named('name=" user"'), bad("no valid name")),
+    Form("a name that Django strips at its end", named('name="user\u00a0"'), bad("no valid name")),
     Form("an attachment", OK.replace(b"form-data;", b"attachment;"), bad("disposition 'attachment'")),
     Form("an empty disposition", OK.replace(b"form-data;", b";"), bad("disposition ''")),
     Form("a folded header", OK.replace(b"; name", b";\r\n name"), bad("malformed")),
