@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from asgi_llm_gate.cache import DualCache
-from asgi_llm_gate.endpoints import ENDPOINTS, PASS, WEBSOCKETS, by_call_type
+from asgi_llm_gate.endpoints import DENY, ENDPOINTS, INSPECT, PASS, WEBSOCKETS, by_call_type
 
 Check = Callable[[Any], Any]
 
@@ -171,12 +171,16 @@ def _at(place: str, check: Check, value: Any) -> Any:
         raise WrongValueError(exc, place + exc.at) from None
 
 
-_CLASSES = sorted({row.call_type for row in (*ENDPOINTS, *WEBSOCKETS) if not row.inspected})
-_policy = _one_of(PASS, "deny", later=("inspect",))
+_CLASSES = sorted({row.call_type for row in ENDPOINTS if not row.inspected} | {row.call_type for row in WEBSOCKETS})
+_policy = _one_of(PASS, DENY, later=(INSPECT,))
+_socket_policy = _one_of(INSPECT, PASS, DENY)
 
 
 def _policies(value: Any) -> dict[str, str]:
-    return _words(value, _endpoint_class, _policy)
+    sockets = {row.call_type for row in WEBSOCKETS}
+    for name, word in _words(value, _endpoint_class, _text).items():
+        _at(f".{name}", _socket_policy if name in sockets else _policy, word)
+    return dict(value)
 
 
 def _endpoint_class(name: Any) -> str:

@@ -13,13 +13,27 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from asgi_llm_gate.errors import GateError
-from asgi_llm_gate.shapes import Json, Shape, chat, plain, response_input, responses, text
+from asgi_llm_gate.shapes import (
+    Json,
+    Shape,
+    chat,
+    plain,
+    realtime,
+    response_input,
+    responses,
+    responses_socket,
+    text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# The policy that lets the calls of an endpoint class, or of an app's own path, by without a look.
+    from asgi_llm_gate.shapes.dialogue import Dialogue
+
+# The policies of an endpoint class. Also an app's own path may pass without a look.
 PASS = "pass"  # noqa: S105  # a policy, not a password
+INSPECT = "inspect"
+DENY = "deny"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,7 @@ class Endpoint:
         has_user: OpenAI's endpoint takes a `user`.
         inspected: The gate reads its calls. If not, a policy refuses or passes them.
         general: The suffix is a common word: it counts at the root and after an API prefix only.
+        dialogue: The events of its WebSocket; None over HTTP.
     """
 
     suffix: str
@@ -43,14 +58,23 @@ class Endpoint:
     has_user: bool = False
     inspected: bool = True
     general: bool = False
+    dialogue: Dialogue | None = None
+
+    def policy(self, policies: Mapping[str, str]) -> str:
+        """Return what becomes of its calls where some classes have a policy."""
+        usual = INSPECT if self.inspected else DENY
+        chosen = policies.get(self.call_type, usual)
+        return usual if chosen == INSPECT else chosen
 
 
 def _inspected(suffix: str, call_type: str, litellm: str, shape: Shape, *, has_user: bool) -> Endpoint:
     return Endpoint(suffix, call_type, litellm, shape, has_user=has_user)
 
 
-def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
-    return [Endpoint(suffix, call_type, litellm, inspected=False, general=general) for suffix in suffixes]
+def _by_policy(
+    call_type: str, litellm: str, *suffixes: str, shape: Shape = plain, general: bool = False
+) -> list[Endpoint]:
+    return [Endpoint(suffix, call_type, litellm, shape, inspected=False, general=general) for suffix in suffixes]
 
 
 # OpenAI's endpoints that take a body, and those of others that serve the same models (Cohere's rerank, Anthropic's
@@ -90,7 +114,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         general=True,
     ),
     *_by_policy(
-        "realtime", "_arealtime", "/realtime/client_secrets", "/realtime/sessions", "/realtime/calls", general=True
+        "realtime",
+        "_arealtime",
+        "/realtime/client_secrets",
+        "/realtime/sessions",
+        "/realtime/calls",
+        shape=realtime,
+        general=True,
     ),
     *_by_policy("vector_store_search", "vector_store_search", "/vector_stores/{}/search"),
     *_by_policy("invocations", "invocations", "/invocations", general=True),
@@ -98,8 +128,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 
 # The WebSockets that carry LLM calls.
 WEBSOCKETS: tuple[Endpoint, ...] = (
-    *_by_policy("realtime", "_arealtime", "/realtime", general=True),
-    *_by_policy("responses_ws", "_aresponses_websocket", "/responses"),
+    Endpoint("/realtime", "realtime", "_arealtime", realtime, general=True, dialogue=realtime),
+    Endpoint(
+        "/responses", "responses_ws", "_aresponses_websocket", responses, has_user=True, dialogue=responses_socket
+    ),
 )
 
 # What may stand before a suffix that is a common word: nothing, or a path that ends like an API's root.
@@ -187,7 +219,8 @@ def _own_path(suffix: str, call_type: str) -> Endpoint:
     known = by_call_type(call_type)
     if known is None:
         raise ValueError(f"unknown call type {call_type!r}")
-    return replace(known, suffix=suffix.lower(), general=False)
+    inspected = known.inspected and known.dialogue is None
+    return replace(known, suffix=suffix.lower(), general=False, inspected=inspected, dialogue=None)
 
 
 def by_call_type(call_type: str) -> Endpoint | None:
@@ -204,7 +237,7 @@ def get_formatted_prompt(data: Json, call_type: Any = "completion") -> str:
             text on some endpoint is read.
     """
     endpoint = by_call_type(str(getattr(call_type, "value", call_type)))
-    if endpoint is not None and endpoint.inspected:
+    if endpoint is not None and (endpoint.inspected or endpoint.shape is not plain):
         return endpoint.shape.prompt_text(data)
     return "\n".join(filter(None, (chat.prompt_text(data), plain.prompt_text(data))))
 
