@@ -178,7 +178,7 @@ _socket_policy = _one_of(INSPECT, PASS, DENY)
 
 def _policies(value: Any) -> dict[str, str]:
     sockets = {row.call_type for row in WEBSOCKETS}
-    for name, word in _words(value, _endpoint_class, _text).items():
+    for name, word in _words(value, _endpoint_class, lambda word: word).items():
         _at(f".{name}", _socket_policy if name in sockets else _policy, word)
     return dict(value)
 

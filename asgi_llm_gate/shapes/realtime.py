@@ -19,7 +19,29 @@ if TYPE_CHECKING:
     from asgi_llm_gate.shapes.dialogue import Key
     from asgi_llm_gate.shapes.response_items import Place
 
-__all__ = ["Response", "RealtimeStream", "open_assembly", "open_stream", "prompt_text", "rejection", "rejection_chunks"]
+__all__ = [
+    "CALL_TYPE",
+    "LITELLM_CALL_TYPE",
+    "USER_IN_EVENTS",
+    "RealtimeStream",
+    "Response",
+    "addressed",
+    "begins",
+    "body",
+    "cancel",
+    "ends",
+    "error_event",
+    "is_asking",
+    "new_stream",
+    "open_assembly",
+    "open_stream",
+    "prompt_text",
+    "rejection",
+    "rejection_chunks",
+    "response_of",
+    "starts_response",
+    "with_body",
+]
 
 CALL_TYPE = "realtime"
 LITELLM_CALL_TYPE = "_arealtime"
@@ -168,8 +190,8 @@ def response_of(event: Json, known: Mapping[Key, Stream]) -> Key | None:
     """Return the id of the response that an event names, or that has its item; an item of none is one for itself."""
     if str(event.get("type")).startswith("response."):
         response = event.get("response")
-        id = event.get("response_id") or (response.get("id") if isinstance(response, dict) else None)
-        return (id if isinstance(id, str) else "",)
+        own = event.get("response_id") or (response.get("id") if isinstance(response, dict) else None)
+        return (own if isinstance(own, str) else "",)
     if not _is_of_item(event):
         return None
     item = str(event["item"].get("id"))

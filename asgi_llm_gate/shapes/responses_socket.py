@@ -89,5 +89,6 @@ def addressed(event: Json, key: Key) -> Json:
     return event if key[0] is None else {**event, "stream_id": key[0]}
 
 
-def cancel(key: Key) -> None:  # the dialogues' signature
+def cancel(key: Key) -> Json | None:  # noqa: ARG001  # likewise
     """Return None: the protocol has no event that stops a response."""
+    return None
