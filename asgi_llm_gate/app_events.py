@@ -10,7 +10,7 @@ from asgi_llm_gate.rejections import as_error
 from asgi_llm_gate.stream import TextEditor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from starlette.types import Message
 
@@ -66,8 +66,8 @@ class AppEvents:
         self._streams: dict[Key, Stream] = {}
         self._responses: dict[Key, _Response] = {}
 
-    async def edited(self, message: Message) -> AsyncIterator[Message]:
-        """Yield what the client gets for one `websocket.send`: that very message where no hook changed it.
+    async def edited(self, message: Message) -> list[Message]:
+        """Return what the client gets for one `websocket.send`: that very message where no hook changed it.
 
         Raises:
             GateError: 502, the message is too large, or there are too many responses.
@@ -79,26 +79,23 @@ class AppEvents:
         event = sse.json_of(sse.Event(raw, raw))
         key = None if event is None else self._dialogue.response_of(event, self._streams)
         if event is None or key is None:
-            yield message
-            return
-        if self._dialogue.begins(event):
-            async for before in self._let_go(key):
-                yield before
+            return [message]
+        before = await self._let_go(key) if self._dialogue.begins(event) else []
         response = self._response(key)
         ends = self._dialogue.ends(event, key)
-        if not response.dropped:
-            async for chunk, changed in self._edited(key, response, event, at_work=not ends):
-                yield _message(chunk, as_text=text is not None) if changed else message
-        elif event["type"] == "error":
-            yield message
         if ends:
             self._forget(key)
+        if response.dropped:
+            return [*before, message] if event["type"] == "error" else before
+        more, changed = await self._edited(key, response, event, at_work=not ends)
+        before += [_message(chunk) for chunk in more]
+        if response.dropped:
+            return before
+        return [*before, _message(event, as_text=text is not None) if changed else message]
 
-    async def rest(self) -> AsyncIterator[Message]:
-        """Yield what is still held back, before the socket closes."""
-        for key in list(self._responses):
-            async for message in self._let_go(key):
-                yield message
+    async def rest(self) -> list[Message]:
+        """Return what is still held back, before the socket closes."""
+        return [message for key in list(self._responses) for message in await self._let_go(key)]
 
     def _response(self, key: Key) -> _Response:
         response = self._responses.get(key)
@@ -113,54 +110,53 @@ class AppEvents:
     def _forget(self, key: Key) -> None:
         del self._responses[key], self._streams[key]
 
-    async def _edited(
-        self, key: Key, response: _Response, event: Json, *, at_work: bool
-    ) -> AsyncIterator[tuple[Json, bool]]:
-        """Yield a response's events, each with whether it is another than the app's."""
+    async def _edited(self, key: Key, response: _Response, event: Json, *, at_work: bool) -> tuple[list[Json], bool]:
+        """Have the hooks look at an event.
+
+        Returns:
+            The events that go before it, or, where the response is dropped now, in its place; whether it was changed.
+        """
         try:
             before, changed = await response.editor.edit(event)
         except Exception as exc:
-            async for chunk in self._end(key, response, exc, at_work=at_work):
-                yield chunk, True
-            return
-        for chunk in self._own(key, response, before):
-            yield chunk, True
-        yield event, response.stream.seen(event) or changed
+            return await self._end(key, response, exc, at_work=at_work), True
+        own = self._own(key, response, before)
+        return own, response.stream.seen(event) or changed
 
-    async def _let_go(self, key: Key) -> AsyncIterator[Message]:
-        """Yield what a response that gets no more events still holds back."""
+    async def _let_go(self, key: Key) -> list[Message]:
+        """Return what a response that gets no more events still holds back."""
         response = self._responses.get(key)
         if response is None:
-            return
-        if not response.dropped:
-            try:
-                chunks = list(self._own(key, response, await response.editor.close()))
-            except Exception as exc:
-                chunks = [chunk async for chunk in self._end(key, response, exc, at_work=False)]
-            for chunk in chunks:
-                yield _message(chunk, as_text=True)
+            return []
         self._forget(key)
+        if response.dropped:
+            return []
+        try:
+            chunks = self._own(key, response, await response.editor.close())
+        except Exception as exc:
+            chunks = await self._end(key, response, exc, at_work=False)
+        return [_message(chunk) for chunk in chunks]
 
-    async def _end(self, key: Key, response: _Response, exc: Exception, *, at_work: bool) -> AsyncIterator[Json]:
-        """Yield the events that end a response for what a hook raised."""
+    async def _end(self, key: Key, response: _Response, exc: Exception, *, at_work: bool) -> list[Json]:
+        """Return the events that end a response for what a hook raised, and have the app stop it if it is at work."""
         response.dropped = True
         told = await self._failed(exc)
-        if isinstance(told, Rejection):
-            chunks = response.stream.message_end(told.message, "content_filter")
-        else:
-            chunks = response.stream.error_end(error_fields(as_error(told)))
-        for chunk in self._own(key, response, chunks):
-            yield chunk
         cancel = self._dialogue.cancel(key)
         if at_work and cancel is not None:
             self._cancel(cancel)
+        if isinstance(told, Rejection):
+            return self._own(key, response, response.stream.message_end(told.message, "content_filter"))
+        return self._own(key, response, response.stream.error_end(error_fields(as_error(told))))
 
-    def _own(self, key: Key, response: _Response, chunks: Iterable[Json]) -> Iterable[Json]:
+    def _own(self, key: Key, response: _Response, chunks: Iterable[Json]) -> list[Json]:
+        """Return events of the gate's own, which the stream is told of, each before the next is made."""
+        own = []
         for chunk in chunks:
             response.stream.seen(chunk)
-            yield self._dialogue.addressed(chunk, key)
+            own.append(self._dialogue.addressed(chunk, key))
+        return own
 
 
-def _message(chunk: Json, *, as_text: bool) -> Message:
+def _message(chunk: Json, *, as_text: bool = True) -> Message:
     data = sse.dumps(chunk)
     return {"type": "websocket.send", **({"text": data.decode()} if as_text else {"bytes": data})}

@@ -146,7 +146,7 @@ class Socket:
             return
         async with self._editing:
             try:
-                async for edited in self._app_events.edited(message):
+                for edited in await self._app_events.edited(message):
                     await self._out(edited)
             except GateError as error:
                 await self._tell(await self._failed(error, {}, UserAPIKeyAuth()), {})
@@ -156,7 +156,7 @@ class Socket:
         if self._app_events is None or not self._open or self._gone:
             return
         async with self._editing:
-            async for message in self._app_events.rest():
+            for message in await self._app_events.rest():
                 await self._out(message)
 
     async def _out(self, message: Message) -> None:

@@ -512,6 +512,10 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "gate_settings: {policies: {files: deny, rerank: inspect}}",
         "gate_settings.policies.rerank: inspect is not served by this version, only pass or deny",
     ),
+    "a policy of no kind for a WebSocket": (
+        "gate_settings: {policies: {realtime: inspct}}",
+        "gate_settings.policies.realtime: expected inspect or pass or deny, got 'inspct'",
+    ),
     # Values of general_settings.
     "a number as a key": (
         "general_settings: {master_key: 1234}",

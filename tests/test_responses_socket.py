@@ -13,6 +13,7 @@ from asgi_llm_gate import CallHooks, LLMGate, UserAPIKeyAuth, get_formatted_prom
 from asgi_llm_gate.app_events import MAX_RESPONSES
 from asgi_llm_gate.errors import Rejection
 from asgi_llm_gate.inbox import MAX_OWN, Inbox
+from tests.harness import Request
 from tests.test_realtime_socket import Guard, item, said
 from tests.websocket import REALTIME, RESPONSES, Script, WebSocket
 
@@ -60,14 +61,17 @@ CREATES = {
         {"type": "response.create", "stream_id": "s", "event_id": "e", **OTHER},
     ),
     "in a response": ({"type": "response.create", "response": BODY}, {"type": "response.create", "response": OTHER}),
-    "steering": ({"type": "response.steer", "input": "Hi"}, {"type": "response.steer", "input": "Hi", "model": "other"}),
+    "steering": (
+        {"type": "response.steer", "input": "Hi"},
+        {"type": "response.steer", "input": "Hi", "model": "other"},
+    ),
 }
 
 
 @pytest.mark.parametrize(("event", "forwarded"), CREATES.values(), ids=CREATES)
 @pytest.mark.parametrize("names", ["documented", "litellm"])
 async def test_a_response_is_asked_for_as_over_http(event, forwarded, names):
-    """Hooks are given the fields of the call, none of the envelope, and what they change reaches the app in its place."""
+    """Hooks are given the fields of the call, none of the envelope, and what they change reaches the app."""
     app, witness = Script([END]), Witness()
     assert await heard(app, event, callbacks=[witness], call_type_names=names) == []
     ((call_type, caller, data),) = witness.calls
@@ -81,7 +85,11 @@ async def test_a_response_is_asked_for_as_over_http(event, forwarded, names):
 
 REFUSED = {
     "a message": ({**CREATE, "input": "bad"}, "content_policy_violation", {}),
-    "a message in a lane": ({**CREATE, "input": "bad", "stream_id": "s"}, "content_policy_violation", {"stream_id": "s"}),
+    "a message in a lane": (
+        {**CREATE, "input": "bad", "stream_id": "s"},
+        "content_policy_violation",
+        {"stream_id": "s"},
+    ),
     "no user": ({"type": "response.create", "input": "Hi"}, "missing_required_parameter", {}),
     "a blank user": ({**CREATE, "user": " "}, "missing_required_parameter", {}),
     "two readings": ({**CREATE, "response": {"input": "bad", "user": "me"}}, None, {}),
@@ -234,7 +242,7 @@ async def test_a_response_that_was_refused_holds_nothing_at_the_close():
 
 # Being let in.
 
-DENIALS = {"websocket.http.response": {}}
+DENIALS: dict[str, dict[str, str]] = {"websocket.http.response": {}}
 KEY = "sk-of-the-gate"
 
 
@@ -270,7 +278,7 @@ async def test_a_refusal_fits_into_a_close_frame():
     async def custom_auth(request, api_key):
         raise Long
 
-    class Long(Exception):  # noqa: N818  # a message, not an error's name
+    class Long(Exception):  # a message, not an error's name
         status_code = 403
         detail = "é" * 200
 
@@ -523,17 +531,7 @@ async def test_the_app_runs_in_the_callers_task():
         await receive()
         assert anyio.get_current_task().id == task
 
-    await LLMGate(app)(WebSocket(REALTIME).scope, *_ends())
-
-
-def _ends():
-    async def receive():
-        return {"type": "websocket.connect"}
-
-    async def send(message):
-        raise AssertionError(message)
-
-    return receive, send
+    await WebSocket(REALTIME).to(LLMGate(app))
 
 
 async def test_an_app_that_does_not_listen_is_told_only_so_much():
@@ -562,9 +560,8 @@ async def test_a_socket_leaves_nothing_behind():
     assert app.receive() is None
 
 
-@pytest.mark.parametrize("path", [REALTIME, RESPONSES])
-async def test_an_own_path_is_no_websocket(path):
-    """The names of the WebSockets' classes give an own path a policy over HTTP, and nothing more."""
-    gate = LLMGate(Script(), paths={"/mine": "responses_ws"})
-    (message,) = await WebSocket("/v1//realtime").to(gate)
-    assert message["type"] == "websocket.close"
+async def test_an_own_path_of_a_sockets_class_is_no_socket():
+    """Over HTTP nothing looks into it."""
+    request = Request(b"{}", path="/mine")
+    response = await request.to(LLMGate(Script(), paths={"/mine": "responses_ws"}))
+    assert (response.status, response.error()["code"]) == (403, "endpoint_not_inspected")

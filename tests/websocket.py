@@ -77,13 +77,15 @@ class WebSocket:
 
     async def to(self, app: ASGIApp) -> list[Message]:
         """Let an app serve the connection to its end; return what it sent."""
-        with anyio.fail_after(20):
-            await app(self.scope, self.receive, self.send)
-        sent = self.rest()
-        self.close()
-        return sent
+        try:
+            with anyio.fail_after(10):
+                await app(self.scope, self.receive, self.send)
+            return self.rest()
+        finally:
+            self.close()
 
     def close(self) -> None:
+        self.rest()
         for end in (self._to_app, self._said, self._from_app, self._heard):
             end.close()
 
@@ -124,9 +126,7 @@ class Script:
 
 
 def message_of(event: Any) -> Message:
-    """The message that carries an event: a dict as JSON, strings and bytes as they are, other messages themselves."""
+    """The message that carries an event: a dict as JSON, strings and bytes as they are."""
     if isinstance(event, bytes):
         return {"type": "websocket.send", "bytes": event}
-    if isinstance(event, dict) and str(event.get("type")).startswith("websocket."):
-        return event
     return {"type": "websocket.send", "text": event if isinstance(event, str) else orjson.dumps(event).decode()}
