@@ -66,6 +66,10 @@ class Body:
     length: int
     messages: Iterator[Message]
 
+    def content(self) -> bytes:
+        """Return what has not been asked for yet, in one piece."""
+        return b"".join(message["body"] for message in self.messages)
+
 
 def whole_body(body: bytes) -> Iterator[Message]:
     """Return a body's one message."""

@@ -91,5 +91,5 @@ class CarriedCalls:
         preparation.equip(scope, self._head, self._id)
         await preparation.pre_call()
         await moderate(plan.moderation, data=call.data, user_api_key_dict=caller, call_type=plan.name_of(row.endpoint))
-        body = b"".join(message["body"] for message in preparation.encode().messages)
+        body = preparation.encode().content()
         return replace(row, url=preparation.scope(scope)["path"], body=body)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from asgi_llm_gate.endpoints import ENDPOINTS, INSPECT, PASS, WEBSOCKETS, Endpoint, by_call_type, policy_of
+from asgi_llm_gate.endpoints import ENDPOINTS, INSPECT, PASS, WEBSOCKETS, Endpoint, by_call_type
 from asgi_llm_gate.hooks import overrides
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _TITLES: Mapping[str, str] = {
     "async_post_call_streaming_hook": "STREAM'S TEXT",
     "async_post_call_failure_hook": "ON FAILURE",
 }
+_NOT_OF_SOCKETS = ("async_post_call_success_hook", "async_post_call_streaming_iterator_hook")
 _OF_STREAMS = ("async_post_call_streaming_iterator_hook", "async_post_call_streaming_hook")
 
 _MODERATION = {
@@ -58,7 +59,8 @@ def rows(settings: Settings) -> list[Row]:
         for method in _TITLES
     }
     endpoints = [*ENDPOINTS, *WEBSOCKETS]
-    known = [_row(list(group), settings, hooks) for _, group in groupby(endpoints, lambda row: row.call_type)]
+    kinds = groupby(endpoints, lambda row: (row.call_type, row.dialogue is not None))
+    known = [_row(list(group), settings, hooks) for _, group in kinds]
     own = tuple(path for path, call_type in settings.paths.items() if call_type == PASS)
     return [*known, Row("", own, PASS, {})] if own else known
 
@@ -67,13 +69,15 @@ def _row(endpoints: Sequence[Endpoint], settings: Settings, hooks: Mapping[str, 
     first = endpoints[0]
     call_type = first.call_type
     own = [path for path, named in settings.paths.items() if named != PASS and by_call_type(named) == first]
-    kind = " (WebSocket)" if first in WEBSOCKETS else ""
+    kind = " (WebSocket)" if first.dialogue is not None else ""
     paths = (*(f"{endpoint.suffix}{kind}" for endpoint in endpoints), *own)
-    policy = policy_of(first, settings.policies)
+    policy = first.policy(settings.policies)
     if policy != INSPECT:
         return Row(call_type, paths, policy, {})
     user = (first.user_params or settings.user_params) if settings.enforce_user_param else ()
-    if first.shape.open_stream() is None:
+    if first.dialogue is not None:
+        hooks = {**hooks, **dict.fromkeys(_NOT_OF_SOCKETS, ())}
+    elif first.shape.open_stream() is None:
         hooks = {**hooks, **dict.fromkeys(_OF_STREAMS, ())}
     return Row(call_type, paths, INSPECT, hooks, user, first.has_user or settings.forward_user == "always")
 
@@ -124,6 +128,7 @@ def _unseen(row: Row) -> tuple[str, ...]:
 def _notes(settings: Settings) -> Iterator[str]:
     if any(overrides(callback, "async_moderation_hook") for callback in settings.callbacks):
         yield f"Beside the call: {_MODERATION[settings.moderation_mode]}"
+        yield "On a WebSocket they run before an event goes on to the app."
     if settings.enforced_params:
         yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
     if settings.strict:

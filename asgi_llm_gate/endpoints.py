@@ -22,8 +22,10 @@ from asgi_llm_gate.shapes import (
     message_input,
     messages,
     plain,
+    realtime,
     response_input,
     responses,
+    responses_socket,
     text,
     threads,
     transcription,
@@ -32,7 +34,9 @@ from asgi_llm_gate.shapes import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# The policy that lets the calls of an endpoint class, or of an app's own path, by without a look.
+    from asgi_llm_gate.shapes.dialogue import Dialogue
+
+# The policies of an endpoint class. Also an app's own path may pass without a look.
 PASS = "pass"  # noqa: S105  # a policy, not a password
 DENY = "deny"
 INSPECT = "inspect"
@@ -56,6 +60,7 @@ class Endpoint:
         answers_text: It answers with bare text where the request's `response_format` says so.
         carries_calls: What is sent there may be a file of calls, so that it has a policy though the gate reads it.
         general: The suffix is a common word: it counts at the root and after an API prefix only.
+        dialogue: The events of its WebSocket; None over HTTP.
     """
 
     suffix: str
@@ -71,16 +76,21 @@ class Endpoint:
     takes_form: bool = False
     answers_text: bool = False
     carries_calls: bool = False
+    dialogue: Dialogue | None = None
 
     @property
     def has_policy(self) -> bool:
         """Settings say what becomes of its calls."""
-        return not self.inspected or self.carries_calls
+        return not self.inspected or self.carries_calls or self.dialogue is not None
 
+    def policy(self, policies: Mapping[str, str]) -> str:
+        """Return what becomes of its calls where some classes have a policy: ``inspect``, ``pass`` or ``deny``.
 
-def policy_of(endpoint: Endpoint, policies: Mapping[str, str]) -> str:
-    """Return what becomes of an endpoint's calls: ``inspect``, ``pass`` or ``deny``."""
-    return policies.get(endpoint.call_type, INSPECT if endpoint.inspected else DENY)
+        A class may have endpoints that the gate can look into, and others.
+        """
+        usual = INSPECT if self.inspected else DENY
+        chosen = policies.get(self.call_type, usual)
+        return usual if chosen == INSPECT else chosen
 
 
 def not_inspected(endpoint: Endpoint) -> GateError:
@@ -114,8 +124,10 @@ def _upload(suffix: str, call_type: str, litellm: str, *, form: bool) -> Endpoin
     return Endpoint(suffix, call_type, litellm, takes_form=form, takes_json=not form, carries_calls=True, general=True)
 
 
-def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
-    return [Endpoint(suffix, call_type, litellm, inspected=False, general=general) for suffix in suffixes]
+def _by_policy(
+    call_type: str, litellm: str, *suffixes: str, shape: Shape = plain, general: bool = False
+) -> list[Endpoint]:
+    return [Endpoint(suffix, call_type, litellm, shape, inspected=False, general=general) for suffix in suffixes]
 
 
 # OpenAI's endpoints that take a body, and those of others that serve the same models (Cohere's rerank, Anthropic's
@@ -161,7 +173,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         )
     ),
     *_by_policy(
-        "realtime", "_arealtime", "/realtime/client_secrets", "/realtime/sessions", "/realtime/calls", general=True
+        "realtime",
+        "_arealtime",
+        "/realtime/client_secrets",
+        "/realtime/sessions",
+        "/realtime/calls",
+        shape=realtime,
+        general=True,
     ),
     _inspected("/vector_stores/{}/search", "vector_store_search", "vector_store_search", plain, has_user=False),
     *_by_policy("invocations", "invocations", "/invocations", general=True),
@@ -169,8 +187,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 
 # The WebSockets that carry LLM calls.
 WEBSOCKETS: tuple[Endpoint, ...] = (
-    *_by_policy("realtime", "_arealtime", "/realtime", general=True),
-    *_by_policy("responses_ws", "_aresponses_websocket", "/responses"),
+    Endpoint("/realtime", "realtime", "_arealtime", realtime, general=True, dialogue=realtime),
+    Endpoint(
+        "/responses", "responses_ws", "_aresponses_websocket", responses, has_user=True, dialogue=responses_socket
+    ),
 )
 
 # What may stand before a suffix that is a common word: nothing, or a path that ends like an API's root.
@@ -269,7 +289,8 @@ def _own_path(suffix: str, call_type: str) -> Endpoint:
     known = by_call_type(call_type)
     if known is None:
         raise ValueError(f"unknown call type {call_type!r}")
-    return replace(known, suffix=suffix.lower(), general=False)
+    inspected = known.inspected and known.dialogue is None
+    return replace(known, suffix=suffix.lower(), general=False, inspected=inspected, dialogue=None)
 
 
 def by_call_type(call_type: str) -> Endpoint | None:
@@ -286,7 +307,7 @@ def get_formatted_prompt(data: Json, call_type: Any = "completion") -> str:
             text on some endpoint is read.
     """
     endpoint = by_call_type(str(getattr(call_type, "value", call_type)))
-    if endpoint is not None and endpoint.inspected:
+    if endpoint is not None and (endpoint.inspected or endpoint.shape is not plain):
         return endpoint.shape.prompt_text(data)
     return "\n".join(filter(None, (chat.prompt_text(data), plain.prompt_text(data))))
 

@@ -16,7 +16,7 @@ from asgi_llm_gate.carried import CarriedCalls
 from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.delivery import Delivery
 from asgi_llm_gate.deployments import model_of
-from asgi_llm_gate.endpoints import DENY, not_inspected, policy_of
+from asgi_llm_gate.endpoints import DENY, not_inspected
 from asgi_llm_gate.errors import GateError, Rejection, intended
 from asgi_llm_gate.form_headers import FORM
 from asgi_llm_gate.forms import FormParser
@@ -140,7 +140,7 @@ class Exchange:
 
     def _check_head(self) -> None:
         endpoint, settings = self.endpoint, self.plan.settings
-        if policy_of(endpoint, settings.policies) == DENY:
+        if endpoint.policy(settings.policies) == DENY:
             raise not_inspected(endpoint)
         if endpoint.takes_form and (self.head.media_type == FORM or not endpoint.takes_json):
             boundary = self.head.check_form(settings.max_upload_bytes)

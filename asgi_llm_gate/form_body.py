@@ -100,11 +100,9 @@ def _text(name: str, value: Any) -> bytes:
 
 
 def _head(name: Any, filename: Any, content_type: Any) -> bytes:
-    if isinstance(name, str) and name != name.strip():
-        raise TypeError(f"{name!r} is no name of a field")
-    head = b'Content-Disposition: form-data; name="%b"' % _quoted(name)
+    head = b'Content-Disposition: form-data; name="%b"' % _quoted(name, "a field")
     if filename is not None:
-        head += b'; filename="%b"' % _quoted(filename)
+        head += b'; filename="%b"' % _quoted(filename, "a file")
     if content_type is not None:
         if not isinstance(content_type, str) or not _MEDIA_TYPE.fullmatch(content_type):
             raise TypeError(f"{content_type!r} is no media type")
@@ -112,13 +110,16 @@ def _head(name: Any, filename: Any, content_type: Any) -> bytes:
     return head
 
 
-def _quoted(name: Any) -> bytes:
+def _quoted(name: Any, what: str) -> bytes:
     if not isinstance(name, str) or not name or _NO_NAME.search(name):
-        raise TypeError(f"{name!r} is no name of a field or a file")
+        raise TypeError(f"{name!r} is no name of {what}")
+    escaped = name.translate(_ESCAPES)
+    if what == "a field" and escaped != escaped.strip():  # Django would
+        raise TypeError(f"{name!r} is no name of {what}")
     try:
-        return name.translate(_ESCAPES).encode()
+        return escaped.encode()
     except UnicodeEncodeError as exc:
-        raise TypeError(f"{name!r} is no name of a field or a file") from exc
+        raise TypeError(f"{name!r} is no name of {what}") from exc
 
 
 def _messages(pieces: Iterable[_Content], length: int) -> Iterator[Message]:

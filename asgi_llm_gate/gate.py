@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 from asgi_llm_gate.auth import authenticate, presented_key
 from asgi_llm_gate.body import Head
 from asgi_llm_gate.config import Keywords, load_settings
-from asgi_llm_gate.endpoints import PASS, WEBSOCKETS, Endpoint, Routes, not_inspected, policy_of
+from asgi_llm_gate.endpoints import DENY, PASS, WEBSOCKETS, Endpoint, Routes, not_inspected
 from asgi_llm_gate.errors import GateError, error_answer, intended
 from asgi_llm_gate.exchange import Exchange
 from asgi_llm_gate.forwarder import Forwarder
 from asgi_llm_gate.plan import Plan
+from asgi_llm_gate.socket import Socket, deny
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -98,12 +99,14 @@ class LLMGate:
         try:
             endpoint = self._websockets.find(scope["path"], scope.get("root_path", ""))
         except GateError as error:
-            await _deny_websocket(scope, receive, send, error)
+            await deny(scope, receive, send, error)
             return
         if endpoint is None or self._passes(endpoint):
             await self.app(scope, receive, send)
+        elif endpoint.dialogue is None or endpoint.policy(self.settings.policies) == DENY:
+            await deny(scope, receive, send, not_inspected(endpoint))
         else:
-            await _deny_websocket(scope, receive, send, not_inspected(endpoint))
+            await Socket(self._plan, endpoint.dialogue, scope, receive, send).run()
 
     def _check_known(self, scope: Scope) -> None:
         if scope["method"].upper() in {"POST", "PUT", "PATCH"} and self._routes.is_unknown_api(scope["path"]):
@@ -111,17 +114,4 @@ class LLMGate:
             raise GateError(403, message, code="unknown_endpoint")
 
     def _passes(self, endpoint: Endpoint) -> bool:
-        return policy_of(endpoint, self.settings.policies) == PASS
-
-
-async def _deny_websocket(scope: Scope, receive: Receive, send: Send, error: GateError) -> None:
-    """Refuse a WebSocket before it is accepted, in the envelope where the server can carry it (ASGI: HTTP 403 else)."""
-    await receive()
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": 1008, "reason": error.message})
-        return
-
-    async def send_denial(message: Message) -> None:
-        await send({**message, "type": f"websocket.{message['type']}"})
-
-    await error_answer(error).send(send_denial)
+        return endpoint.policy(self.settings.policies) == PASS

@@ -41,8 +41,9 @@ class Settings:
         max_event_bytes: The largest event of a stream that hooks look into.
         streaming_window: Characters of a stream's text that are held back, so that text hooks see patterns whole.
         log_response_bytes: How much of a response is kept for the log events.
-        policies: What becomes of endpoint classes that the gate does not look into: ``pass`` or ``deny``, the default.
         strict: Refuse to start where a hook would not see something it guards, and refuse unknown calls to an API.
+        policies: What becomes of endpoint classes that the gate does not look into: ``pass`` or ``deny``, the default;
+            and of WebSockets and files of calls, which it looks into by default: ``inspect``, ``pass`` or ``deny``.
         paths: An app's own paths, by their end: a call type, or ``pass`` for what is no LLM call.
         shutdown_timeout: How long open streams may go on after the command line's server is told to stop.
     """

@@ -514,6 +514,10 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "gate_settings: {policies: {files: deny, invocations: inspect}}",
         "gate_settings.policies.invocations: inspect is not served by this version, only pass or deny",
     ),
+    "a policy of no kind for a WebSocket": (
+        "gate_settings: {policies: {realtime: inspct}}",
+        "gate_settings.policies.realtime: expected inspect or pass or deny, got 'inspct'",
+    ),
     # Values of general_settings.
     "a number as a key": (
         "general_settings: {master_key: 1234}",

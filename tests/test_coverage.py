@@ -47,6 +47,30 @@ def test_what_is_not_inspected_has_its_policy():
     assert found(policies={"files": "inspect"})["files"].policy == "inspect"
 
 
+def test_websockets_are_inspected_unless_their_policy_says_otherwise():
+    """Of the hooks those that look at whole answers and at chunks do not run there."""
+
+    class All:
+        def async_pre_call_hook(self, data):
+            """Look on."""
+
+        def async_post_call_success_hook(self, response):
+            """Look on."""
+
+        def async_post_call_streaming_hook(self, response):
+            """Look on."""
+
+    settings = load_settings(None, {"callbacks": [All()], "policies": {"responses_ws": "deny", "realtime": "inspect"}})
+    rows = {row.paths[0]: row for row in coverage.rows(settings) if row.call_type in {"realtime", "responses_ws"}}
+    assert {path: row.policy for path, row in rows.items()} == {
+        "/realtime/client_secrets": "deny",
+        "/realtime (WebSocket)": "inspect",
+        "/responses (WebSocket)": "deny",
+    }
+    hooks = {method for method, names in rows["/realtime (WebSocket)"].hooks.items() if names}
+    assert hooks == {"async_pre_call_hook", "async_post_call_streaming_hook"}
+
+
 def test_own_paths_stand_with_their_call_type():
     """An app's own paths are in the row of the calls they carry; what is no LLM call has a row for itself."""
     rows = found(paths={"/ask": "completion", "/files": "pass"})

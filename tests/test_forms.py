@@ -446,6 +446,7 @@ NO_FORM = {
     "such a name": {"\ud800": "x"},
     "a number of too many digits": {"x": 2**70},
     "an empty name": {"": "x"},
+    "a name that Django strips": {" user": "x"},
     "a name that is no text": {1: "x"},
     "a control character in a name": {"a\0": "x"},
     "a filename that is none": {"x": (1, b"")},

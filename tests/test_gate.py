@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 KEY = "sk-of-the-gate"
 BEARER = [*JSON, ("authorization", f"Bearer {KEY}")]
 FILES = "/v1/files"
+DENIED = {"realtime": "deny", "responses_ws": "deny"}
 
 
 class Recorder:
@@ -78,7 +79,7 @@ async def test_a_websocket_no_hook_looks_into_is_closed_before_it_opens(path, ex
         sent.append(message)
 
     scope = websocket(path) if extensions is None else websocket(path, extensions=extensions)
-    await LLMGate(app)(scope, receive, send)
+    await LLMGate(app, policies=DENIED)(scope, receive, send)
     assert [message["type"] for message in sent] == ["websocket.close"]
     assert sent[0]["code"] == 1008
     assert len(sent[0]["reason"].encode()) <= 123
@@ -92,7 +93,8 @@ async def test_a_websocket_is_refused_in_the_envelope_where_the_server_can_say_i
     async def send(message):
         sent.append(message)
 
-    await LLMGate(app)(websocket(path, extensions={"websocket.http.response": {}}), receive, send)
+    extensions = {"websocket.http.response": {}}
+    await LLMGate(app, policies=DENIED)(websocket(path, extensions=extensions), receive, send)
     start, body = sent
     assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
     assert body["type"] == "websocket.http.response.body"

@@ -164,7 +164,11 @@ def _left(item: Json, finish_reason: str) -> Json:
 
 
 def _last(draft: Draft, status: str, **fields: Any) -> Json:
+    return {"type": f"response.{status}", "response": ended(draft, status, **fields)}
+
+
+def ended(draft: Draft, status: str, **fields: Any) -> Json:
+    """Return the response as far as it has come, with a status, and further fields, at its end."""
     items = [(output, draft.item(output)) for output in sorted(draft.items)]
     output = [item if at in draft.done else _left(item, status) for at, item in items]
-    response = {**(draft.response or {}), "status": status, "output": output, **fields}
-    return {"type": f"response.{status}", "response": response}
+    return {**(draft.response or {}), "status": status, "output": output, **fields}

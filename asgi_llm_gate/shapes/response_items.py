@@ -51,6 +51,10 @@ class Kind:
 
 KINDS: tuple[Kind, ...] = (
     Kind("text", "response.output_text", "text", "message", "text", "content", "output_text"),
+    Kind("transcript", "response.output_audio_transcript", "text", "message", "transcript", "content", "output_audio"),
+    # Realtime's names before it left its beta.
+    Kind("beta_text", "response.text", "text", "message", "text", "content", "text"),
+    Kind("beta_transcript", "response.audio_transcript", "text", "message", "transcript", "content", "audio"),
     Kind("refusal", "response.refusal", "refusal", "message", "refusal", "content", "refusal"),
     Kind("reasoning", "response.reasoning_text", "reasoning", "reasoning", "text", "content", "reasoning_text"),
     Kind("summary", "response.reasoning_summary_text", "reasoning", "reasoning", "text", "summary", "summary_text"),
@@ -67,7 +71,9 @@ BY_PART = {kind.part: kind for kind in KINDS if kind.parts}
 _BY_ITEM = {kind.item: kind for kind in KINDS if not kind.parts}
 
 # The events that say how a response stands, and those of them after which no other comes.
-ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+ENDS = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done"}
+)
 SNAPSHOTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 
 
