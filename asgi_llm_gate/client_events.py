@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from asgi_llm_gate.body import Head
     from asgi_llm_gate.hooks import Hook
     from asgi_llm_gate.plan import Plan
-    from asgi_llm_gate.shapes import Json
-    from asgi_llm_gate.shapes.dialogue import Dialogue
+    from asgi_llm_gate.shapes import Dialogue, Json
 
 logger = logging.getLogger("asgi_llm_gate")
 

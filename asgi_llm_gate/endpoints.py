@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.shapes import (
+    Dialogue,
     Json,
     Shape,
     chat,
@@ -27,8 +28,6 @@ from asgi_llm_gate.shapes import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from asgi_llm_gate.shapes.dialogue import Dialogue
 
 # The policies of an endpoint class. Also an app's own path may pass without a look.
 PASS = "pass"  # noqa: S105  # a policy, not a password
