@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message
 
-    from asgi_llm_gate.shapes import Json, Stream
-    from asgi_llm_gate.shapes.dialogue import Dialogue, Key
+    from asgi_llm_gate.shapes import Dialogue, Json, Key, Stream
     from asgi_llm_gate.stream import TextHook
 
 # Responses that may be under way on one socket.

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
     from asgi_llm_gate.body import Head
     from asgi_llm_gate.plan import Plan
-    from asgi_llm_gate.shapes import Json
-    from asgi_llm_gate.shapes.dialogue import Dialogue
+    from asgi_llm_gate.shapes import Dialogue, Json
 
 logger = logging.getLogger("asgi_llm_gate")
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from asgi_llm_gate.errors import ErrorBody, GateError, error_body
 from asgi_llm_gate.shapes import (
+    Dialogue,
     Json,
     Shape,
     chat,
@@ -33,8 +34,6 @@ from asgi_llm_gate.shapes import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from asgi_llm_gate.shapes.dialogue import Dialogue
 
 # The policies of an endpoint class. Also an app's own path may pass without a look.
 PASS = "pass"  # noqa: S105  # a policy, not a password

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.call import CallData
     from asgi_llm_gate.plan import Plan
-    from asgi_llm_gate.shapes import Json
-    from asgi_llm_gate.shapes.dialogue import Dialogue
+    from asgi_llm_gate.shapes import Dialogue, Json
 
 # How a browser, which can set no headers, hands over a key (OpenAI's realtime clients).
 _KEY_PROTOCOL = "openai-insecure-api-key."

@@ -15,8 +15,7 @@ from asgi_llm_gate.shapes.response_stream import ResponsesStream
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from asgi_llm_gate.shapes import Json, Stream, TextName
-    from asgi_llm_gate.shapes.dialogue import Key
+    from asgi_llm_gate.shapes import Json, Key, Stream, TextName
     from asgi_llm_gate.shapes.response_items import Place
 
 __all__ = [

@@ -11,8 +11,7 @@ from asgi_llm_gate.shapes.response_stream import ResponsesStream
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asgi_llm_gate.shapes import Json, Stream
-    from asgi_llm_gate.shapes.dialogue import Key
+    from asgi_llm_gate.shapes import Json, Key, Stream
 
 CALL_TYPE = "responses"
 LITELLM_CALL_TYPE = "aresponses"
