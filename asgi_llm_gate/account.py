@@ -12,7 +12,7 @@ import orjson
 from asgi_llm_gate import sse
 from asgi_llm_gate.hooks import report_failure
 from asgi_llm_gate.record import as_record
-from asgi_llm_gate.reply import is_event_stream
+from asgi_llm_gate.reply import is_event_stream, is_text
 
 if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
@@ -97,7 +97,7 @@ class Account:
             kwargs = {**self._kwargs(call), **event, "exception": self.failure}
             await self._tell(hooks.failure_event, kwargs=kwargs, response_obj=None, **event)
             return
-        event = {"kwargs": {**self._kwargs(call), **event}, "response_obj": self._response(outlet), **event}
+        event = {"kwargs": {**self._kwargs(call), **event}, "response_obj": self._response(call, outlet), **event}
         if is_event_stream(outlet.start):
             await self._tell(hooks.stream_event, **event)
         await self._tell(hooks.success_event, **event)
@@ -132,17 +132,19 @@ class Account:
             "response_cost": None,
         }
 
-    def _response(self, outlet: Outlet) -> Any:
+    def _response(self, call: CallData, outlet: Outlet) -> Any:
         """Return the answer as the client got it, a stream put together; None for what can't be read."""
         try:
-            return self._read(outlet)
+            return self._read(call, outlet)
         except (TypeError, ValueError, AttributeError, RecursionError):
             return None
 
-    def _read(self, outlet: Outlet) -> Any:
+    def _read(self, call: CallData, outlet: Outlet) -> Any:
         response: Any = None
         if is_event_stream(outlet.start):
             response = self._assembled(bytes(outlet.body))
+        elif self._endpoint.answers_text and is_text(outlet.start, call.data.get("response_format")):
+            response = {"text": outlet.body.decode()}
         elif not outlet.truncated:
             response = orjson.loads(outlet.body)
         if outlet.truncated:

@@ -22,6 +22,8 @@ MAX_HEADER_BYTES = 8_192
 # Fields that decide what a call is: of each a form may have one, under its plain name, and as text.
 _DECISIVE = frozenset({"model", "purpose", "response_format", "stream", "user"})
 
+_LINE_ENDS = b"\r\n\r\n"
+
 _WORDS = {"true": True, "false": False}
 
 
@@ -152,8 +154,8 @@ class FormParser:
         self._before = chunk[-window:] if len(chunk) >= window else (self._before + chunk)[-window:]
 
     def _end(self, rest: bytes, *, whole: bool = False) -> None:
-        """Refuse what follows the closing boundary, but for a line end."""
-        if not (rest in {b"", b"\r\n"} if whole else b"\r\n".startswith(rest)):
+        """Refuse what follows the closing boundary, but for a line end or two: some clients write an empty line."""
+        if not _LINE_ENDS.startswith(rest) or (whole and len(rest) % 2):
             raise invalid_form("Something follows the closing boundary of the form")
         self._rest = rest
 
