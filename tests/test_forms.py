@@ -15,8 +15,9 @@ from starlette.requests import Request as StarletteRequest
 from asgi_llm_gate import CallHooks, LLMGate
 from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.form_body import encode_form
+from asgi_llm_gate.form_data import form_data
 from asgi_llm_gate.form_headers import form_boundary
-from asgi_llm_gate.forms import FormParser, Part, form_data
+from asgi_llm_gate.forms import FormParser, Part
 from asgi_llm_gate.uploads import Upload
 from tests.harness import Upstream
 from tests.hosts import BESIDE, django_setup
