@@ -13,7 +13,7 @@ from asgi_llm_gate import sse
 from asgi_llm_gate.errors import stream_error
 from asgi_llm_gate.hooks import report_failure
 from asgi_llm_gate.record import as_record
-from asgi_llm_gate.reply import is_event_stream
+from asgi_llm_gate.reply import is_event_stream, is_text
 
 if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
@@ -93,7 +93,7 @@ class Account:
         if reached:
             await self.log_pre_api_call(call)
         hooks = self._plan.log
-        response = None if self.failure is not None else self._response(outlet)
+        response = None if self.failure is not None else self._response(call, outlet)
         event: dict[str, Any] = {"start_time": self._start, "end_time": datetime.now(UTC)}
         if self.failure is not None:
             kwargs = {**self._kwargs(call), **event, "exception": self.failure}
@@ -134,17 +134,19 @@ class Account:
             "response_cost": None,
         }
 
-    def _response(self, outlet: Outlet) -> Any:
+    def _response(self, call: CallData, outlet: Outlet) -> Any:
         """Return the answer as the client got it, a stream put together; None for what can't be read."""
         try:
-            return self._read(outlet)
+            return self._read(call, outlet)
         except (TypeError, ValueError, AttributeError, RecursionError):
             return None
 
-    def _read(self, outlet: Outlet) -> Any:
+    def _read(self, call: CallData, outlet: Outlet) -> Any:
         response: Any = None
         if is_event_stream(outlet.start):
             response = self._assembled(bytes(outlet.body))
+        elif self._endpoint.answers_text and is_text(outlet.start, call.data.get("response_format")):
+            response = {"text": outlet.body.decode()}
         elif not outlet.truncated:
             response = orjson.loads(outlet.body)
         if outlet.truncated:

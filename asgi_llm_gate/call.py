@@ -10,12 +10,13 @@ import orjson
 from asgi_llm_gate.auth import KEY_HEADERS, UserAPIKeyAuth
 from asgi_llm_gate.body import Body, json_body
 from asgi_llm_gate.form_body import encode_form
-from asgi_llm_gate.forms import Part, form_data, without_files
+from asgi_llm_gate.form_data import form_data, without_files
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
     from asgi_llm_gate.body import Head
+    from asgi_llm_gate.forms import Part
 
 # The gate's own keys beside the client's: a client can't set them, and the app never gets them.
 OWN_KEYS = ("proxy_server_request", "litellm_call_id", "secret_fields", "litellm_metadata", "litellm_logging_obj")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
@@ -12,17 +11,11 @@ from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.form_headers import PartHead, header_text, invalid_form
 from asgi_llm_gate.uploads import Spool, Upload
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 MAX_PARTS = 1_000
 MAX_FILES = 50
 MAX_HEADER_BYTES = 8_192
 
-# Fields that decide what a call is: of each a form may have one, under its plain name, and as text.
-_DECISIVE = frozenset({"model", "purpose", "response_format", "stream", "user"})
-
-_WORDS = {"true": True, "false": False}
+_LINE_ENDS = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +51,14 @@ class FormParser:
 
     Attributes:
         parts: The parts read so far.
+        spool: Where the files are, and others may be put that last as long.
     """
 
     def __init__(self, boundary: bytes, *, max_bytes: int, max_text_bytes: int) -> None:
         self.parts: list[Part] = []
         self._max_bytes = max_bytes
         self._max_text_bytes = max_text_bytes
-        self._spool = Spool()
+        self.spool = Spool()
         self._delimiter = b"\r\n--" + boundary
         self._parser = MultipartParser(
             boundary,
@@ -119,16 +113,16 @@ class FormParser:
         if not self._ended:
             raise invalid_form("The form ends before its closing boundary")
         self._end(self._rest, whole=True)
-        self._spool.rewind()
+        self.spool.rewind()
         return self.parts
 
     def create(self, filename: str, content_type: str | None) -> Upload:
         """Return a new file, which is closed with the others."""
-        return self._spool.create(filename, content_type)
+        return self.spool.create(filename, content_type)
 
     def discard(self) -> None:
         """Close the files."""
-        self._spool.close()
+        self.spool.close()
 
     def _begin(self, start: bytes) -> bytes:
         """Return the bytes, once the first boundary is there and nothing stands before it."""
@@ -156,8 +150,8 @@ class FormParser:
         self._before = chunk[-window:] if len(chunk) >= window else (self._before + chunk)[-window:]
 
     def _end(self, rest: bytes, *, whole: bool = False) -> None:
-        """Refuse what follows the closing boundary, but for a line end."""
-        if not (rest in {b"", b"\r\n"} if whole else b"\r\n".startswith(rest)):
+        """Refuse what follows the closing boundary, but for a line end or two: some clients write an empty line."""
+        if not _LINE_ENDS.startswith(rest) or (whole and len(rest) % 2):
             raise invalid_form("Something follows the closing boundary of the form")
         self._rest = rest
 
@@ -194,9 +188,9 @@ class FormParser:
     def _headers_end(self) -> None:
         self._head = head = PartHead.of(self._headers)
         if head.filename is not None:
-            if len(self._spool) == MAX_FILES:
+            if len(self.spool) == MAX_FILES:
                 raise invalid_form(f"The form has more than {MAX_FILES} files")
-            self._upload = self._spool.create(head.filename, head.content_type)
+            self._upload = self.spool.create(head.filename, head.content_type)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._upload is not None:
@@ -222,58 +216,6 @@ class FormParser:
 
     def _form_ends(self) -> None:
         self._ended = True
-
-
-def form_data(parts: Iterable[Part]) -> dict[str, Any]:
-    """Return the fields and files of a form: a list for what is repeated, or named as a list.
-
-    Raises:
-        GateError: 400, a field is there under two names, a decisive one is repeated or no plain text, or `stream` is
-            neither ``true`` nor ``false``.
-    """
-    names: dict[str, str] = {}
-    data: dict[str, Any] = {}
-    for part in parts:
-        key = part.key
-        if names.setdefault(key, part.name) != part.name:
-            raise invalid_form(f"The form has both {key!r} and '{key}[]'", key)
-        _check_decisive(part, repeated=key in data)
-        if part.name != key:
-            data.setdefault(key, []).append(part.value)
-        elif key not in data:
-            data[key] = part.value
-        elif isinstance(data[key], list):
-            data[key].append(part.value)
-        else:
-            data[key] = [data[key], part.value]
-    if "stream" in data:
-        data["stream"] = _stream(data["stream"])
-    return data
-
-
-def without_files(data: Any) -> Any:
-    """Return a form's data with the names of files in place of the files."""
-    if isinstance(data, dict):
-        return {key: without_files(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [without_files(value) for value in data]
-    return data.filename if isinstance(data, Upload) else data
-
-
-def _check_decisive(part: Part, *, repeated: bool) -> None:
-    base = part.name.partition("[")[0]
-    if base not in _DECISIVE:
-        return
-    if repeated or part.name != base:
-        raise invalid_form(f"The form may have one field {base!r}", base)
-    if isinstance(part.value, Upload):
-        raise invalid_form(f"The field {base!r} is a file", base)
-
-
-def _stream(word: str) -> bool:
-    if word not in _WORDS:
-        raise GateError(400, "'stream' must be true or false", param="stream", code="invalid_type")
-    return _WORDS[word]
 
 
 def _too_large(max_bytes: int) -> GateError:

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from asgi_llm_gate import CallHooks
-from asgi_llm_gate.forms import without_files
+from asgi_llm_gate.form_data import without_files
 
 ANSWER = {"id": "x", "object": "echo", "choices": []}
 

@@ -9,18 +9,20 @@ from django.core.files.uploadhandler import MemoryFileUploadHandler, TemporaryFi
 from django.http.multipartparser import MultiPartParser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request as StarletteRequest
 
 from asgi_llm_gate import CallHooks, LLMGate
 from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.form_body import encode_form
+from asgi_llm_gate.form_data import form_data
 from asgi_llm_gate.form_headers import form_boundary
-from asgi_llm_gate.forms import FormParser, Part, form_data
+from asgi_llm_gate.forms import FormParser, Part
 from asgi_llm_gate.uploads import Upload
 from tests.harness import Upstream
 from tests.hosts import BESIDE, django_setup
 from tests.multipart import TYPE, File, fields, form, form_request, part
-from tests.tables.forms import FORMS, OK, WAV
+from tests.tables.forms import DISAGREED, FORMS, OK, WAV
 
 pytestmark = pytest.mark.anyio
 
@@ -122,6 +124,26 @@ async def test_forms(row):
     assert django[0] == grouped(row.verdict, str)
     if len(grouped(row.verdict, File)) < 50:
         assert [value.content for _, value in django[1]] == [value.content for _, value in grouped(row.verdict, File)]
+
+
+@pytest.mark.parametrize("name", DISAGREED)
+async def test_what_two_parsers_read_differently_is_refused(name):
+    """With no gate before them, one framework reads what the other does not, or refuses it."""
+    (row,) = [row for row in FORMS if row.name == name]
+    assert isinstance(row.verdict, tuple)
+    scope = {"type": "http", "headers": [(b"content-type", row.content_type.encode())]}
+    readings = []
+    for read in (starlette_reads, django_parts):
+        try:
+            readings.append(await read(scope, row.body))
+        except MultiPartException as exc:
+            readings.append(type(exc))
+    assert readings[0] != readings[1]
+
+
+async def django_parts(scope, body):
+    texts, files = django_reads(scope, body)
+    return [*texts, *files]
 
 
 async def test_names_of_a_refusal_are_in_its_envelope():

@@ -302,6 +302,20 @@ async def test_a_bare_text_that_no_hook_changes_goes_on_as_it_is(asked, kind, te
     assert response.sent == app.messages
 
 
+async def test_a_bare_text_is_logged_as_it_went_out():
+    """Log events have it as `text`; of one that is no UTF-8 they have nothing."""
+    logged = []
+
+    class Logs(CallHooks):
+        async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
+            logged.append(response_obj)
+
+    for body in (b"a text", b"\xff"):
+        app = Upstream(answer(body, content_type="text/plain"))
+        assert (await transcribed(app, Logs(), "text")).body == body
+    assert logged == [{"text": "a text"}, None]
+
+
 async def test_a_transcript_in_json():
     """It is seen whole, whatever else it has, and stays JSON."""
     hook = Whole(masked)
