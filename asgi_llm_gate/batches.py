@@ -6,7 +6,7 @@ A line is ``{"custom_id", "method", "url", "body"}``; the file goes to ``/files`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -90,10 +90,7 @@ async def rewrite(
     """
     urls = set()
     upload.file.seek(0)
-    for number in count(1):
-        line = upload.file.readline(max_row_bytes + 1)
-        if not line:
-            break
+    for number, line in enumerate(iter(partial(upload.file.readline, max_row_bytes + 1), b""), 1):
         if line.strip():
             try:
                 row = await _judged(line, judge, max_row_bytes)

@@ -123,10 +123,8 @@ def _upload(suffix: str, call_type: str, litellm: str, *, form: bool) -> Endpoin
     return Endpoint(suffix, call_type, litellm, takes_form=form, takes_json=not form, carries_calls=True, general=True)
 
 
-def _by_policy(
-    call_type: str, litellm: str, *suffixes: str, shape: Shape = plain, general: bool = False
-) -> list[Endpoint]:
-    return [Endpoint(suffix, call_type, litellm, shape, inspected=False, general=general) for suffix in suffixes]
+def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
+    return [Endpoint(suffix, call_type, litellm, inspected=False, general=general) for suffix in suffixes]
 
 
 # OpenAI's endpoints that take a body, and those of others that serve the same models (Cohere's rerank, Anthropic's
@@ -171,15 +169,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "/threads/{}/runs/{}/submit_tool_outputs",
         )
     ),
-    *_by_policy(
-        "realtime",
-        "_arealtime",
-        "/realtime/client_secrets",
-        "/realtime/sessions",
-        "/realtime/calls",
-        shape=realtime,
-        general=True,
-    ),
+    _inspected("/realtime/client_secrets", "realtime", "_arealtime", realtime, has_user=False, general=True),
+    _inspected("/realtime/sessions", "realtime", "_arealtime", realtime, has_user=False, general=True),
+    *_by_policy("realtime", "_arealtime", "/realtime/calls", general=True),
     _inspected("/vector_stores/{}/search", "vector_store_search", "vector_store_search", plain, has_user=False),
     *_by_policy("invocations", "invocations", "/invocations", general=True),
 )

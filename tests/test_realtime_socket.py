@@ -299,6 +299,13 @@ async def test_a_hook_ends_a_response_and_nothing_else(word, message, code, stat
     assert len(guard.failures) == 1
 
 
+async def test_a_response_that_a_hook_ended_has_nothing_left_when_the_app_goes():
+    app = Script(whole("All of it is fine: refuse")[:-1], [{"type": "end"}])
+    heard = await told(app, {"type": "response.create"}, guard=Guard())
+    assert heard[-1]["type"] == "response.done"
+    assert b"refuse" not in orjson.dumps(heard)
+
+
 @pytest.mark.parametrize("word", ["refuse", "forbid"])
 async def test_an_item_that_a_hook_refuses_is_an_error_alone(word):
     """There is no response to end or to stop."""
