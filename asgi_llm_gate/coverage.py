@@ -59,7 +59,7 @@ def rows(settings: Settings) -> list[Row]:
         for method in _TITLES
     }
     endpoints = [*ENDPOINTS, *WEBSOCKETS]
-    kinds = groupby(endpoints, lambda row: (row.call_type, row.dialogue is not None))
+    kinds = groupby(endpoints, lambda row: (row.call_type, row.inspected, row.dialogue))
     known = [_row(list(group), settings, hooks) for _, group in kinds]
     own = tuple(path for path, call_type in settings.paths.items() if call_type == PASS)
     return [*known, Row("", own, PASS, {})] if own else known

@@ -63,7 +63,8 @@ def test_websockets_are_inspected_unless_their_policy_says_otherwise():
     settings = load_settings(None, {"callbacks": [All()], "policies": {"responses_ws": "deny", "realtime": "inspect"}})
     rows = {row.paths[0]: row for row in coverage.rows(settings) if row.call_type in {"realtime", "responses_ws"}}
     assert {path: row.policy for path, row in rows.items()} == {
-        "/realtime/client_secrets": "deny",
+        "/realtime/client_secrets": "inspect",
+        "/realtime/calls": "deny",
         "/realtime (WebSocket)": "inspect",
         "/responses (WebSocket)": "deny",
     }

@@ -216,6 +216,8 @@ WORDLESS = [
     ("/v1/responses/compact", {"input": "Hi"}),
     ("/v1/chat/completions/batch", {"messages": [[{"role": "user", "content": "Hi"}]]}),
     ("/v1/audio/speech", {"input": "Hi", "voice": "alloy"}),
+    ("/v1/realtime/client_secrets", {"session": {"type": "realtime", "instructions": "Hi"}}),
+    ("/v1/realtime/sessions", {"instructions": "Hi"}),
     ("/v1/rerank", {"query": "Hi", "documents": ["a"]}),
     ("/v1/conversations", {"items": []}),
     ("/v1/conversations/{}/items", {"items": []}),

@@ -49,6 +49,8 @@ PATHS = [
             "/v1/threads/thread_1/runs/run_1/submit_tool_outputs": "assistants",
             "/v1/assistants": "assistants",
             "/v1/conversations": "conversations",
+            "/v1/realtime/client_secrets": "realtime",
+            "/v1/realtime/sessions": "realtime",
             "/v1/conversations/conv_1/items": "conversations",
             "/v1/vector_stores/vs_1/search": "vector_store_search",
             "/v1/chat/completions/batch": "completion_batch",
@@ -143,7 +145,7 @@ PATHS = [
 # Rows: path; "denied", or "passed".
 UNINSPECTED = [
     ("/v1/batches", "denied"),
-    ("/v1/realtime/client_secrets", "denied"),
+    ("/v1/realtime/calls", "denied"),
     ("/invocations", "denied"),
     ("/login", "passed"),
     ("/health", "passed"),
