@@ -7,10 +7,11 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from asgi_llm_gate.account import Account
 from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
-from asgi_llm_gate.body import Head, Replay, decode, read_body
+from asgi_llm_gate.body import Head, Replay, check_size, parse, read_body
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.delivery import Delivery
@@ -33,6 +34,15 @@ def not_inspected(endpoint: Endpoint) -> GateError:
     """Make the 403 of an endpoint that no hook would look into; `policies` can let its calls pass."""
     message = f"This gate does not let {endpoint.call_type} calls through, because no hook would see what is in them"
     return GateError(403, message, code="endpoint_not_inspected")
+
+
+# A larger body is worked on in several turns of the loop, so that other calls go on between them; in bytes.
+_LARGE = 250_000
+
+
+async def _turn(raw: bytes) -> None:
+    if len(raw) > _LARGE:
+        await checkpoint()
 
 
 class Exchange:
@@ -126,7 +136,9 @@ class Exchange:
     async def _prepare(self, raw: bytes) -> bytes:
         """Decode the body, check it, and have the pre-call hooks change or refuse it; return what the app gets."""
         settings = self.plan.settings
-        self.call = CallData(decode(raw, settings.max_json_values), raw)
+        check_size(raw, settings.max_json_values)
+        await _turn(raw)
+        self.call = CallData(parse(raw), raw)
         data = self.call.data
         user = data.get("user")
         if settings.enforce_user_param:
@@ -135,8 +147,10 @@ class Exchange:
         if self.plan.has_hooks:
             if self.caller.end_user_id is None and isinstance(user, str):
                 self.caller.end_user_id = user
+            await _turn(raw)
             self.call.equip(self.scope, self.head, self.id, self.caller)
             await self._pre_call()
+            await _turn(raw)
         unforwarded = settings.enforce_user_param and not self.endpoint.has_user and settings.forward_user != "always"
         try:
             return self.call.for_app(settings.user_params if unforwarded else ())
