@@ -148,7 +148,9 @@ class Exchange:
             if self.caller.end_user_id is None and isinstance(user, str):
                 self.caller.end_user_id = user
             await _turn(raw)
-            self.call.equip(self.scope, self.head, self.id, self.caller)
+            asked = self.call.asked
+            await _turn(raw)
+            self.call.equip(self.scope, self.head, self.id, self.caller, asked)
             await self._pre_call()
             await _turn(raw)
         unforwarded = settings.enforce_user_param and not self.endpoint.has_user and settings.forward_user != "always"
