@@ -274,14 +274,32 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return plain
 
 
+def check_size(body: bytes, max_values: int) -> None:
+    """Refuse a JSON body that would take long to decode, before it is decoded.
+
+    Raises:
+        GateError: 400, there are too many values.
+    """
+    if count_values(body, max_values) > max_values:
+        raise GateError(400, f"The JSON's values weigh more than {max_values}", code="json_too_large")
+
+
 def decode(body: bytes, max_values: int) -> dict[str, Any]:
     """Decode a JSON body, strictly (RFC 8259, UTF-8 only).
 
     Raises:
         GateError: 400: not JSON, not an object at the top, too deep, too many values, or `stream` not a boolean.
     """
-    if count_values(body, max_values) > max_values:
-        raise GateError(400, f"The JSON has more than {max_values} values", code="json_too_large")
+    check_size(body, max_values)
+    return parse(body)
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Decode a JSON body whose size has been checked.
+
+    Raises:
+        GateError: 400: not JSON, not an object at the top, too deep, or `stream` not a boolean.
+    """
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -296,24 +314,30 @@ def decode(body: bytes, max_values: int) -> dict[str, Any]:
 
 
 def count_values(body: bytes, enough: int) -> int:
-    """Count a JSON text's values, without parsing it and never too low; not exactly where there cannot be `enough`.
+    """Weigh a JSON text's values, without parsing it and never too low; not exactly where there cannot be `enough`.
 
-    The parser holds the interpreter, and millions of tiny values would stall every other call. All steps are linear.
+    The parser holds the interpreter, and millions of tiny values would stall every other call. A value weighs 1, a text
+    or key 1 more, a key 3 more still, an array or object 10 more: about what each costs. All steps are linear.
     """
-    most = len(body) // 2 + 1
+    most = 10 * len(body.translate(None, _NO_STRUCTURE)) + 1
     if most > enough:
-        most = _separators(body)
-    if most > enough:
-        bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-        # A value has two strings at most, itself and its key.
-        most = bare.count(b'"') // 4
+        if b"\\" in body:
+            # As long as what they replace, which is quicker than to drop them.
+            body = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        structure = body.translate(None, _NO_STRUCTURE)
+        quotes = structure.count(b'"')
+        most = quotes // 2
         if most <= enough:
-            most = _separators(b"".join(bare.split(b'"')[::2]))
+            most += _weight(b"".join(structure.replace(b'""', b"").split(b'"')[::2]))
     return most
 
 
-def _separators(text: bytes) -> int:
-    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
+# Every byte but those that begin, part or name values.
+_NO_STRUCTURE = bytes(set(range(256)) - set(b',:[{"'))
+
+
+def _weight(structure: bytes) -> int:
+    return 1 + structure.count(b",") + 3 * structure.count(b":") + 10 * (structure.count(b"[") + structure.count(b"{"))
 
 
 def is_too_deep(body: bytes, data: dict[str, Any]) -> bool:
@@ -325,10 +349,13 @@ def depth_exceeds(data: Any, limit: int) -> bool:
     """Tell whether containers are nested deeper than the limit, level by level, so that no stack can overflow."""
     level = [data]
     for _ in range(limit):
-        level = [item for container in level for item in _items(container) if type(item) in {dict, list}]
+        level = [item for container in level for item in _items(container) if type(item) in _CONTAINERS]
         if not level:
             return False
     return True
+
+
+_CONTAINERS = frozenset({dict, list})
 
 
 def _items(container: Any) -> Iterable[Any]:

@@ -85,14 +85,17 @@ class CallData:
             asked.setdefault("model", self._path_model)
         return asked
 
-    def equip(self, scope: Scope, head: Head, call_id: str, caller: UserAPIKeyAuth) -> None:
-        """Add the keys that handlers written for LiteLLM's proxy read."""
+    def equip(
+        self, scope: Scope, head: Head, call_id: str, caller: UserAPIKeyAuth, asked: dict[str, Any] | None = None
+    ) -> None:
+        """Add the keys that handlers written for LiteLLM's proxy read; `asked` is a copy of the body to give them."""
         raw_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.named.items()}
         headers = {name: value for name, value in raw_headers.items() if name not in _SECRET}
         url = _url(scope, raw_headers)
+        body = self.asked if asked is None else asked
         self._own = {
             "metadata": {
-                **_client_metadata(self._metadata),
+                **self._copied_metadata(),
                 "requester_metadata": self._metadata,
                 "headers": headers,
                 "endpoint": url,
@@ -107,7 +110,12 @@ class CallData:
                 "user_api_key_metadata": caller.metadata,
                 "user_api_key_auth": caller,
             },
-            "proxy_server_request": {"url": url, "method": head.method, "headers": headers, "body": self.asked},
+            "proxy_server_request": {
+                "url": url,
+                "method": head.method,
+                "headers": headers,
+                "body": body,
+            },
             "litellm_call_id": call_id,
             "secret_fields": {"raw_headers": raw_headers},
             "litellm_metadata": {},
@@ -115,6 +123,13 @@ class CallData:
         self.data.update(self._own)
         if self._path_model is not None:
             self.data["model"] = self._path_model
+
+    def _copied_metadata(self) -> dict[str, Any]:
+        """Return a copy of the client's metadata without the names that only the gate may set."""
+        if not self._metadata or not isinstance(self._metadata, dict):
+            return {}
+        # Decoded once more, for encoding it first could take as long again.
+        return {name: value for name, value in self.asked["metadata"].items() if not name.startswith("user_api_key")}
 
     def replace(self, new: dict[str, Any]) -> None:
         """Take over what a hook returned, in the same dict; the gate's own keys stay."""
@@ -174,14 +189,6 @@ def _without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not rest or kept.get(outer) == {}:
         kept.pop(outer, None)
     return kept
-
-
-def _client_metadata(metadata: Any) -> dict[str, Any]:
-    """Return a copy of the client's metadata without the names that only the gate may set."""
-    if not metadata or not isinstance(metadata, dict):
-        return {}
-    copied = orjson.loads(orjson.dumps(metadata))
-    return {name: value for name, value in copied.items() if not name.startswith("user_api_key")}
 
 
 def _url(scope: Scope, headers: Mapping[str, str]) -> str:

@@ -88,7 +88,8 @@ class CarriedCalls:
         preparation = Preparation(plan, row.endpoint, call, caller)
         scope = {**self._scope, "path": row.url}
         preparation.check()
-        preparation.equip(scope, self._head, self._id)
+        if plan.has_hooks:
+            call.equip(scope, self._head, self._id, caller)
         await preparation.pre_call()
         await moderate(plan.moderation, data=call.data, user_api_key_dict=caller, call_type=plan.name_of(row.endpoint))
         body = preparation.encode().content()

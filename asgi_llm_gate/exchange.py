@@ -7,10 +7,11 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from asgi_llm_gate.account import Account
 from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
-from asgi_llm_gate.body import Head, Replay, decode, read_body, read_form, whole_body
+from asgi_llm_gate.body import Head, Replay, check_size, parse, read_body, read_form, whole_body
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.carried import CarriedCalls
 from asgi_llm_gate.deadline import DeadlineError, within
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
     from asgi_llm_gate.plan import Plan
 
 logger = logging.getLogger("asgi_llm_gate")
+
+
+# A larger body is worked on in several turns of the loop, so that other calls go on between them; in bytes.
+_LARGE = 250_000
+
+
+async def _turn(raw: bytes) -> None:
+    if len(raw) > _LARGE:
+        await checkpoint()
 
 
 class Exchange:
@@ -152,23 +162,31 @@ class Exchange:
 
     async def _prepare(self, raw: bytes) -> Body:
         """Decode the body, check it, and have the pre-call hooks change or refuse it; return what the app gets."""
-        path_model = model_of(self.scope["path"])
-        if self._form is not None:
-            self.call = CallData.of_form(self._form.close(), path_model=path_model)
-        else:
-            data = decode(raw, self.plan.settings.max_json_values)
-            self.call = CallData(data, raw, path_model=path_model)
+        self.call = await self._decode(raw)
         carried = self._carried()
         preparation = Preparation(self.plan, self.endpoint, self.call, self.caller)
         if carried is None or not carried.answers_for_itself(self.call.data):
             preparation.check()
-        preparation.equip(self.scope, self.head, self.id)
+        if self.plan.has_hooks:
+            await _turn(raw)
+            asked = self.call.asked
+            await _turn(raw)
+            self.call.equip(self.scope, self.head, self.id, self.caller, asked)
         if self.plan.pre_call:
             await while_connected(self.receive, preparation.pre_call())
+            await _turn(raw)
         if carried is not None:
             await while_connected(self.receive, carried.look(self.call.data, self._form))
         self.scope = preparation.scope(self.scope)
         return preparation.encode()
+
+    async def _decode(self, raw: bytes) -> CallData:
+        path_model = model_of(self.scope["path"])
+        if self._form is not None:
+            return CallData.of_form(self._form.close(), path_model=path_model)
+        check_size(raw, self.plan.settings.max_json_values)
+        await _turn(raw)
+        return CallData(parse(raw), raw, path_model=path_model)
 
     def _carried(self) -> CarriedCalls | None:
         if not self.endpoint.carries_calls:

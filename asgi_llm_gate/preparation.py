@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from asgi_llm_gate.auth import UserAPIKeyAuth
-    from asgi_llm_gate.body import Body, Head
+    from asgi_llm_gate.body import Body
     from asgi_llm_gate.call import CallData
     from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.plan import Plan
@@ -52,11 +52,6 @@ class Preparation:
         require(data, settings.enforced_params)
         if self._caller.end_user_id is None and isinstance(user, str):
             self._caller.end_user_id = user
-
-    def equip(self, scope: Scope, head: Head, call_id: str) -> None:
-        """Add what hooks look for, if there are any."""
-        if self._plan.has_hooks:
-            self._call.equip(scope, head, call_id, self._caller)
 
     async def pre_call(self) -> None:
         """Have the pre-call hooks change the call.

@@ -17,9 +17,14 @@ from benchmarks.disconnect import measure_disconnect
 from benchmarks.imports import measure_import
 from benchmarks.measure import Figure, measure
 from benchmarks.rows import rows
+from benchmarks.stalls import BOUND, Stall, measure_stalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+# Of a body's longest turn the shortest of so many counts.
+_STALL_ROUNDS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure_import(options.rounds),
         anyio.run(measure_disconnect, options.rounds),
     ]
-    sys.stdout.write(_table(figures))
+    stalls = anyio.run(measure_stalls, min(options.rounds, _STALL_ROUNDS))
+    sys.stdout.write(_table(figures) + "\n" + _stall_table(stalls))
     if options.json is not None:
-        options.json.write_bytes(_report(figures, options.rounds))
+        options.json.write_bytes(_report(figures, stalls, options.rounds))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="scripts/bench",
         description="Measure what the gate costs beside the bare app, as a ratio to decoding and encoding the same "
         "JSON once. A chunk's ratio is to the chunk, the import's to importing the dependencies alone, and that of a "
-        "disconnect, which is the time until the upstream knows of it, to a tenth of a second.",
+        "disconnect, which is the time until the upstream knows of it, to a tenth of a second. Then the longest that "
+        "accepted bodies keep the loop from other calls, for the worst of each kind.",
         epilog="The bounds are not enforced yet: the exit status is 0 whatever is over.",
     )
     parser.add_argument("--rounds", type=_rounds, default=15, metavar="N", help="rounds to measure (default 15)")
@@ -61,12 +68,19 @@ def _table(figures: Iterable[Figure]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _report(figures: Iterable[Figure], rounds: int) -> bytes:
+def _stall_table(stalls: Iterable[Stall]) -> str:
+    lines = [f"{'longest turn of the loop for a body of':40} {'ms':>10} {'':7} {'bound':>6}"]
+    lines += [f"{stall.name:40} {stall.milliseconds:10.1f} {'':7} {BOUND:6g}  {stall.verdict}" for stall in stalls]
+    return "\n".join(lines) + "\n"
+
+
+def _report(figures: Iterable[Figure], stalls: Iterable[Stall], rounds: int) -> bytes:
     report = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "rounds": rounds,
         "rows": [{**asdict(figure), "verdict": figure.verdict} for figure in figures],
+        "stalls": [{**asdict(stall), "bound": BOUND, "verdict": stall.verdict} for stall in stalls],
     }
     return orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 

@@ -13,6 +13,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.http import JsonResponse
 from django.urls import include, path
 from fastapi import Body, FastAPI
+from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
 from starlette.requests import Request  # noqa: TC002  # FastAPI reads the annotation
 from starlette.responses import JSONResponse
@@ -117,6 +118,19 @@ async def fastapi_handler(request: Request, data: Annotated[dict[str, Any], Body
     return ANSWER
 
 
+class Model(BaseModel):
+    """What a handler declares of a call's fields: the rest it is given as it came."""
+
+    model_config = ConfigDict(extra="allow")
+
+    user: str | None = None
+
+
+async def model_handler(request: Request, data: Model):
+    note(request.scope, await request.body(), data.model_dump(exclude_unset=True))
+    return ANSWER
+
+
 async def django_handler(request, **_segments):
     try:
         data = json.loads(request.body)
@@ -149,12 +163,16 @@ def starlette_app():
 
 
 @cache
-def fastapi_app():
+def fastapi_app(handler=fastapi_handler):
     app = FastAPI()
     for prefix in ("", "/llm"):
         for route in PATHS:
-            app.add_api_route(prefix + route, fastapi_handler, methods=METHODS)
+            app.add_api_route(prefix + route, handler, methods=METHODS)
     return app
+
+
+def model_app():
+    return fastapi_app(model_handler)
 
 
 def django_setup():
@@ -172,7 +190,10 @@ def django_app():
     return DjangoHandler([*urls, path("llm/", include(urls))])
 
 
-APPS = {"starlette": starlette_app, "fastapi": fastapi_app, "django": django_app}
+APPS = {"starlette": starlette_app, "fastapi": fastapi_app, "model": model_app, "django": django_app}
+
+# Each framework's letter in the tables; FastAPI has two, for handlers that take a dict and a model of the body.
+LETTERS = {"starlette": "S", "fastapi": "F", "model": "M", "django": "D"}
 
 
 def host(framework):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import tracemalloc
-import zlib
+from contextlib import suppress
 
 import anyio
 import orjson
@@ -13,8 +12,9 @@ import pytest
 
 from asgi_llm_gate import CallHooks, LLMGate
 from tests.harness import CHAT, JSON, Request, Upstream, chat
-from tests.hosts import APPS, Reader, Witness, host
+from tests.hosts import APPS, LETTERS, Reader, Witness, host
 from tests.tables.bodies import BODIES, USERS
+from tests.tables.encodings import ENCODINGS, PLAIN, UNSUPPORTED
 
 pytestmark = pytest.mark.anyio
 
@@ -33,12 +33,13 @@ def same(left, right):
 
 @on_asyncio
 @frameworks
-@by_name(BODIES)
+@by_name(BODIES + USERS)
 async def test_a_framework_alone(row, framework):
     """The table's last column is true: these bodies reach a handler that no gate stands before."""
     app = host(framework)
-    await Request(row.body).to(app)
-    assert bool(app.notes) == (framework[0].upper() in row.bare)
+    with suppress(UnicodeEncodeError):  # FastAPI can't tell of half a surrogate pair in a key
+        await Request(row.body).to(app)
+    assert bool(app.notes) == (LETTERS[framework] in row.bare)
 
 
 async def passes_or_not(row, app, **settings):
@@ -72,13 +73,15 @@ async def test_behind_the_gate_a_framework_reads_what_the_hooks_saw(row, framewo
         assert app.scopes == []
 
 
+@on_asyncio
+@frameworks
 @by_name(USERS)
-async def test_user(row):
+async def test_user(row, framework):
     """`enforce_user_param` wants a string in which there is something to see; the error names the field."""
-    app = Upstream()
+    app = host(framework)
     response = await passes_or_not(row, app, enforce_user_param=True)
-    assert len(app.calls) == isinstance(row.verdict, dict)
-    if not app.calls:
+    assert [note.data for note in app.notes] == [row.verdict] * isinstance(row.verdict, dict)
+    if not app.notes:
         assert response.error()["param"] == "user"
 
 
@@ -90,54 +93,32 @@ async def test_no_hook_no_difference(row):
     assert same(app.data, row.verdict)
 
 
-BOMB = gzip.compress(b'{"a":"' + b"x" * 10_000_000 + b'"}')
-PLAIN = b'{"user":"u"}'
-
-UNSUPPORTED = (415, "unsupported_content_encoding")
-BROKEN = (400, "invalid_content_encoding")
-
-CODED = [
-    ("gzip", "gzip", gzip.compress(PLAIN), None),
-    ("x-gzip", "x-gzip", gzip.compress(PLAIN), None),
-    ("gzip in capitals, among spaces", " GZIP ", gzip.compress(PLAIN), None),
-    ("deflate", "deflate", zlib.compress(PLAIN), None),
-    ("identity", "identity", PLAIN, None),
-    ("no name", "", PLAIN, None),
-    ("gzip that is not", "gzip", PLAIN, BROKEN),
-    ("gzip that is deflate", "gzip", zlib.compress(PLAIN), BROKEN),
-    ("deflate that is gzip", "deflate", gzip.compress(PLAIN), BROKEN),
-    ("deflate without its frame", "deflate", zlib.compress(PLAIN)[2:-4], BROKEN),
-    ("cut", "gzip", gzip.compress(PLAIN)[:-1], BROKEN),
-    ("wrong checksum", "gzip", gzip.compress(PLAIN)[:-8] + bytes(8), BROKEN),
-    ("a tail", "gzip", gzip.compress(PLAIN) + b"x", BROKEN),
-    ("a second member", "gzip", gzip.compress(PLAIN) + gzip.compress(b" "), BROKEN),
-    ("twice, said once", "gzip", gzip.compress(gzip.compress(PLAIN)), (400, "invalid_json")),
-    ("a bomb", "gzip", BOMB, (413, "request_too_large")),
-    ("a bomb that deflates", "deflate", zlib.compress(bytes(10_000_001)), (413, "request_too_large")),
-    ("nothing", "gzip", b"", (400, "invalid_json")),
-    ("nothing, compressed", "gzip", gzip.compress(b""), (400, "invalid_json")),
-    ("brotli", "br", b"\x0b\x05\x80{}\x03", UNSUPPORTED),
-    ("zstd", "zstd", b"{}", UNSUPPORTED),
-    ("compress", "compress", b"{}", UNSUPPORTED),
-    ("two codings", "gzip, gzip", gzip.compress(gzip.compress(PLAIN)), UNSUPPORTED),
-    ("two codings, one of them none", "identity, gzip", gzip.compress(PLAIN), UNSUPPORTED),
-    ("an unknown one", "x\xff", PLAIN, UNSUPPORTED),
-]
+@on_asyncio
+@frameworks
+@by_name(ENCODINGS)
+async def test_a_framework_alone_undoes_no_coding(row, framework):
+    """The table's last column is true: a handler reads what is JSON as it comes, whatever its coding is called."""
+    app = host(framework)
+    await Request(row.body, headers=[*JSON, ("content-encoding", row.coding)]).to(app)
+    assert bool(app.notes) == (LETTERS[framework] in row.bare)
 
 
-@pytest.mark.parametrize(("coding", "body", "verdict"), [row[1:] for row in CODED], ids=[row[0] for row in CODED])
-async def test_content_encoding(coding, body, verdict):
+@on_asyncio
+@frameworks
+@by_name(ENCODINGS)
+async def test_content_encoding(row, framework):
     """A body is decompressed within the limit, and goes on without its coding; or it is refused."""
-    app = Upstream()
-    request = Request(body, headers=[*JSON, ("content-encoding", coding)])
-    response = await request.to(LLMGate(app, callbacks=[Witness()]))
-    if verdict is None:
-        assert app.data == {"user": "u"}
-        assert b"content-encoding" not in dict(app.calls[0][0]["headers"])
+    app, reader = host(framework), Reader()
+    request = Request(row.body, headers=[*JSON, ("content-encoding", row.coding)])
+    response = await request.to(LLMGate(app, callbacks=[reader]))
+    if row.verdict is None:
+        (note,) = app.notes
+        assert reader.requests == [note.data] == [{"user": "u"}]
+        assert note.values("content-encoding") == []
     else:
-        assert (response.status, response.error()["code"]) == verdict
-        assert app.calls == []
-        assert request.received == (verdict != UNSUPPORTED)
+        assert (response.status, response.error()["code"]) == row.verdict
+        assert (app.scopes, reader.requests) == ([], [])
+        assert request.received == (row.verdict != UNSUPPORTED)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,21 @@ def test_a_call_without_a_model_goes_to_the_only_upstream():
     assert len(answer.json()["results"]) == 1
 
 
-def test_strings_alone_may_be_too_many_values():
-    assert count_values(b"[" + b'"",' * 50 + b"1]", 3) > 3
+@pytest.mark.parametrize(
+    ("body", "weight"),
+    [
+        (b"[%b1]" % (b'"",' * 50), 50 + 51 + 10),
+        (b'{%b"":1}' % (b'"a":1,' * 50), 51 * 4 + 51 + 10),
+        (b"[%b[]]" % (b"[]," * 50), 52 * 10 + 51),
+        (b'["%b"]' % (b'\\",[{:' * 50), 1 + 10 + 1),
+        (b'["%b\\\\",1]' % (b",[" * 50), 1 + 1 + 10 + 1),
+    ],
+)
+def test_what_values_weigh(body, weight):
+    """Texts, keys and containers weigh more than numbers, and what stands in a text weighs nothing."""
+    assert count_values(body, weight) == weight
+    assert count_values(body, weight - 1) > weight - 1
+    assert count_values(body, 3) > 3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from asgi_llm_gate import LLMGate
 from tests.harness import JSON, Request, Upstream, answer
-from tests.hosts import APPS, Reader, Witness, host
+from tests.hosts import APPS, LETTERS, Reader, Witness, host
 from tests.tables.methods import METHODS
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ async def test_a_framework_alone(row, framework):
     """The table's last column is true: these methods bring a body to a handler that no gate stands before."""
     app = host(framework)
     await Request(BODY if row.body else b"", method=row.method).to(app)
-    assert bool(app.notes) == (framework[0].upper() in row.bare)
+    assert bool(app.notes) == (LETTERS[framework] in row.bare)
 
 
 @on_asyncio
@@ -44,7 +44,7 @@ async def test_behind_the_gate(row, framing, framework):
     response = await Request(body, method=row.method, headers=headers).to(LLMGate(app, callbacks=[reader]))
     assert len(reader.requests) == (row.verdict == "seen")
     assert len(app.scopes) == (row.verdict != "refused")
-    assert [note.data for note in app.notes] == reader.requests * (framework[0].upper() in row.bare)
+    assert [note.data for note in app.notes] == reader.requests * (LETTERS[framework] in row.bare)
     if row.verdict == "refused":
         assert (response.status, response.error()["code"]) == (400, "invalid_json")
 

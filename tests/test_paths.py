@@ -6,7 +6,7 @@ import pytest
 
 from asgi_llm_gate import LLMGate
 from tests.harness import Request, Upstream, chat
-from tests.hosts import APPS, Witness, host
+from tests.hosts import APPS, LETTERS, Witness, host
 from tests.tables.paths import PATHS, UNINSPECTED
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,7 @@ async def test_a_framework_alone(row, framework):
     """The table's last column is true: these paths lead to a handler that no gate stands before."""
     app = host(framework)
     await request(row).to(app)
-    assert bool(app.notes) == (framework[0].upper() in row.bare)
+    assert bool(app.notes) == (LETTERS[framework] in row.bare)
 
 
 @on_asyncio
@@ -43,7 +43,7 @@ async def test_behind_the_gate(row, framework):
         assert app.scopes == []
     else:
         assert [(scope["path"], scope["root_path"]) for scope in app.scopes] == [(row.path, row.root_path)]
-        assert bool(app.notes) == (framework[0].upper() in row.bare)
+        assert bool(app.notes) == (LETTERS[framework] in row.bare)
 
 
 @pytest.mark.parametrize("row", [row for row in PATHS if row.verdict == "passed"], ids=lambda row: ascii(row.path))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SFD, D, NONE = "SFD", "D", ""
+SFMD, D, NONE = "SFMD", "D", ""
 
 
 class Method(NamedTuple):
@@ -19,24 +19,24 @@ class Method(NamedTuple):
 
 
 METHODS = [
-    Method("POST", True, "seen", SFD),
+    Method("POST", True, "seen", SFMD),
     Method("POST", False, "refused", NONE),
     Method("post", True, "seen", D),
     Method("Post", True, "seen", D),
     Method("post", False, "refused", NONE),
-    Method("GET", True, "seen", SFD),
+    Method("GET", True, "seen", SFMD),
     Method("GET", False, "passed", NONE),
     Method("get", True, "seen", D),
-    Method("HEAD", True, "seen", SFD),
+    Method("HEAD", True, "seen", SFMD),
     Method("HEAD", False, "passed", NONE),
-    Method("QUERY", True, "seen", SFD),
+    Method("QUERY", True, "seen", SFMD),
     Method("QUERY", False, "passed", NONE),
-    Method("PUT", True, "seen", SFD),
+    Method("PUT", True, "seen", SFMD),
     Method("PUT", False, "passed", NONE),
-    Method("PATCH", True, "seen", SFD),
-    Method("DELETE", True, "seen", SFD),
+    Method("PATCH", True, "seen", SFMD),
+    Method("DELETE", True, "seen", SFMD),
     Method("DELETE", False, "passed", NONE),
-    Method("OPTIONS", True, "seen", SFD),
+    Method("OPTIONS", True, "seen", SFMD),
     Method("OPTIONS", False, "passed", NONE),
     Method("BREW", True, "seen", D),
     Method("BREW", False, "passed", NONE),

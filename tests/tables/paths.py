@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SFD, SF, NONE = "SFD", "SF", ""
+SFMD, SF, NONE = "SFMD", "SFM", ""
 
 
 class Path(NamedTuple):
@@ -23,12 +23,12 @@ CHAT, EMBED = "completion", "embeddings"
 
 PATHS = [
     # plain
-    Path("/v1/chat/completions", "", CHAT, SFD),
-    Path("/v1/embeddings", "", EMBED, SFD),
-    Path("/engines/gpt-4/chat/completions", "", CHAT, SFD),
-    Path("/engines/ft:gpt-4:org::id/chat/completions", "", CHAT, SFD),
-    Path("/engines/meta-llama%2FLlama/chat/completions", "", "refused", SFD),
-    Path("/v1/orders", "", "passed", SFD),
+    Path("/v1/chat/completions", "", CHAT, SFMD),
+    Path("/v1/embeddings", "", EMBED, SFMD),
+    Path("/engines/gpt-4/chat/completions", "", CHAT, SFMD),
+    Path("/engines/ft:gpt-4:org::id/chat/completions", "", CHAT, SFMD),
+    Path("/engines/meta-llama%2FLlama/chat/completions", "", "refused", SFMD),
+    Path("/v1/orders", "", "passed", SFMD),
     Path("/v1/chat/completions/", "", CHAT, NONE),
     Path("/v1/chat/completions/x", "", "passed", NONE),
     Path("/v1/chat/completion", "", "passed", NONE),
@@ -64,15 +64,15 @@ PATHS = [
     Path("/v1/responses/compact", "", "responses_compact", NONE),
     Path("/v1/responses/resp_1/cancel", "", "passed", NONE),
     # mounts and root paths
-    Path("/llm/v1/chat/completions", "", CHAT, SFD),
-    Path("/llm/v1/chat/completions", "/llm", CHAT, SFD),
-    Path("/api/v1/chat/completions", "/api", CHAT, SFD),
-    Path("/v1/chat/completions", "/api", CHAT, SFD),
+    Path("/llm/v1/chat/completions", "", CHAT, SFMD),
+    Path("/llm/v1/chat/completions", "/llm", CHAT, SFMD),
+    Path("/api/v1/chat/completions", "/api", CHAT, SFMD),
+    Path("/v1/chat/completions", "/api", CHAT, SFMD),
     Path("/api/v1/chat/completions", "", CHAT, NONE),
     Path("/api/v1/embeddings", "/api/", EMBED, NONE),
     Path("/v1/chat/completions", "/v1", CHAT, NONE),
     Path("/v1/chat/completions", "/v1/chat/completions", CHAT, NONE),
-    Path("/api/v1/orders", "/api", "passed", SFD),
+    Path("/api/v1/orders", "/api", "passed", SFMD),
     # case
     Path("/V1/Chat/Completions", "", CHAT, NONE),
     Path("/v1/chat/COMPLETIONS", "", CHAT, NONE),
@@ -120,9 +120,9 @@ PATHS = [
     Path("/v1/chat/%63ompletions", "", "refused", NONE),
     Path("/v1/%2e%2e/v1/embeddings", "", "refused", NONE),
     Path("/v1/chat\n/completions", "", "refused", NONE),
-    Path("/engines/a b/chat/completions", "", "refused", SFD),
-    Path("/engines/\u00fc/chat/completions", "", "refused", SFD),
-    Path("/engines/a;b/chat/completions", "", "refused", SFD),
+    Path("/engines/a b/chat/completions", "", "refused", SFMD),
+    Path("/engines/\u00fc/chat/completions", "", "refused", SFMD),
+    Path("/engines/a;b/chat/completions", "", "refused", SFMD),
     Path("http://evil.example/v1/chat/completions", "", "refused", NONE),
     Path("https:/v1/chat/completions", "", CHAT, NONE),
     Path("v1/chat/completions", "", CHAT, NONE),
