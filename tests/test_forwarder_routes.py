@@ -135,6 +135,8 @@ def test_patterns_are_not_listed():
         ([entry("a", "m", timeout=0)], "model_list[0].litellm_params.timeout: must be"),
         ([entry("a", "m", timeout=True)], "model_list[0].litellm_params.timeout: must be"),
         ([entry("a", "m", timeout=float("nan"))], "model_list[0].litellm_params.timeout: must be"),
+        ([entry("a", "m", timeout=float("inf"))], "model_list[0].litellm_params.timeout: must be"),
+        ([entry("a", "m", timeout=10**400)], "model_list[0].litellm_params.timeout: must be"),
     ],
 )  # fmt: skip
 def test_wrong_entry_is_one_line_that_names_it(model_list, problem):
