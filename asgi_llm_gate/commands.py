@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from asgi_llm_gate import __version__, serving
-from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError, load_settings
+from asgi_llm_gate import __version__, moving, serving
+from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError
 from asgi_llm_gate.coverage import report
 from asgi_llm_gate.demo.echo import EchoModel
 from asgi_llm_gate.demo.handler import DemoHandler
 from asgi_llm_gate.demo.trials import guide
 from asgi_llm_gate.gate import LLMGate
+from asgi_llm_gate.source import Source
 
 if TYPE_CHECKING:
     import socket
@@ -83,11 +84,12 @@ def demo(host: str, port: int) -> None:
 @cli.command()
 @click.argument("config", type=_FILE)
 def check(config: Path) -> None:
-    """Say what a configuration covers; the exit status is 2 if it has a mistake."""
+    """Say what a configuration covers, and what of a LiteLLM one is not served; exit status 2 for a mistake."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     with _mistakes_told():
-        settings = load_settings(config, {})
-    click.echo(report(settings))
+        settings = serving.own_settings(config)
+        keys = moving.report(Source.of(config).content)
+    click.echo("\n".join((report(settings), *keys)))
 
 
 def _refuse_own_options(context: click.Context) -> None:
