@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import click
 from click.core import ParameterSource
 
-from asgi_llm_gate import __version__, moving, serving
+from asgi_llm_gate import __version__, moving, serving, trial
 from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError
 from asgi_llm_gate.coverage import report
 from asgi_llm_gate.demo.echo import EchoModel
@@ -90,6 +91,32 @@ def check(config: Path) -> None:
         settings = serving.own_settings(config)
         keys = moving.report(Source.of(config).content)
     click.echo("\n".join((report(settings), *keys)))
+
+
+@cli.command("try")
+@click.argument("config", type=_FILE)
+@click.argument("request_file", metavar="REQUEST", type=_FILE)
+def try_(config: Path, request_file: Path) -> None:
+    """Send one REQUEST, a JSON file or -, through the hooks of a configuration, without a network.
+
+    Says what each hook changed and how long it took, what the app would get, and what the client would. A refusal is
+    a result like any other; the exit status is 2 for a mistake in the files.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        request = trial.read_request(_content(request_file))
+    except trial.RequestError as exc:
+        raise _MistakeError(f"{request_file}: {exc}") from exc
+    with _mistakes_told():
+        settings = serving.own_settings(config)
+    click.echo(trial.report(anyio.run(trial.run, settings, request), settings))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return click.get_binary_stream("stdin").read() if str(path) == "-" else path.read_bytes()
+    except (OSError, ValueError) as exc:
+        raise trial.RequestError(getattr(exc, "strerror", None) or "no path has such a character") from exc
 
 
 def _refuse_own_options(context: click.Context) -> None:
