@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,9 @@ def try_(config: Path, request_file: Path) -> None:
 
 def _content(path: Path) -> bytes:
     try:
-        return click.get_binary_stream("stdin").read() if str(path) == "-" else path.read_bytes()
-    except (OSError, ValueError) as exc:
-        raise trial.RequestError(getattr(exc, "strerror", None) or "no path has such a character") from exc
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as exc:
+        raise trial.RequestError(str(exc.strerror)) from exc
 
 
 def _refuse_own_options(context: click.Context) -> None:

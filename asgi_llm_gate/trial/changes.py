@@ -42,8 +42,6 @@ def changes(before: Any, after: Any, place: str = "") -> Iterator[str]:
         after: What became of it.
         place: Where it stands, such as ``messages[0].content``.
     """
-    if type(before) is type(after) and before == after:
-        return
     if isinstance(before, dict) and isinstance(after, dict):
         for name in {**before, **after}:
             inner = f"{place}.{name}" if place else name
@@ -51,7 +49,7 @@ def changes(before: Any, after: Any, place: str = "") -> Iterator[str]:
     elif isinstance(before, list) and isinstance(after, list):
         for old, new, index in _aligned(before, after):
             yield from changes(old, new, f"{place}[{index}]")
-    else:
+    elif type(before) is not type(after) or before != after:
         yield from (f"{sign} {place}: {as_json(it)}" for sign, it in (("-", before), ("+", after)) if it is not _ABSENT)
 
 

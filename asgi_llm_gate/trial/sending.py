@@ -10,7 +10,7 @@ import anyio
 
 from asgi_llm_gate.demo.echo import EchoModel
 from asgi_llm_gate.gate import LLMGate
-from asgi_llm_gate.trial.watch import Step, described, watched
+from asgi_llm_gate.trial.watch import Step, watched
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,21 +42,18 @@ class Answer:
         status: Its status; 0 if there is none.
         headers: Its headers.
         body: Its body.
-        complete: The body is whole.
     """
 
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
-    complete: bool = False
 
     def take(self, message: Message) -> None:
         """Take one message of it."""
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message.get("headers", ()))
-        elif message["type"] == "http.response.body":
+        else:
             self.body += message.get("body", b"")
-            self.complete = not message.get("more_body", False)
 
 
 @dataclass(slots=True)
@@ -68,14 +65,12 @@ class Trial:
         steps: What happened, in order: the hooks as they began, and what the app was sent.
         said: The app's answer.
         answer: What the client got.
-        failure: What came out of the gate for the host to answer, if anything did.
     """
 
     request: Request
     steps: list[Step | Sent] = field(default_factory=list)
     said: Answer = field(default_factory=Answer)
     answer: Answer = field(default_factory=Answer)
-    failure: str = ""
 
 
 async def run(settings: Settings, request: Request) -> Trial:
@@ -85,24 +80,17 @@ async def run(settings: Settings, request: Request) -> Trial:
     keywords: Any = {setting.name: getattr(settings, setting.name) for setting in fields(settings)}
     keywords["callbacks"] = callbacks
     gate = LLMGate(_Recorder(EchoModel(pause=0), trial), **keywords)
-    done = anyio.Event()
     unread = [{"type": "http.request", "body": request.body, "more_body": False}]
 
     async def receive() -> Message:
-        if unread:
-            return unread.pop()
-        await done.wait()
-        return {"type": "http.disconnect"}
+        if not unread:
+            await anyio.sleep_forever()  # the client stays
+        return unread.pop()
 
     async def send(message: Message) -> None:
         trial.answer.take(message)
-        if trial.answer.complete:
-            done.set()
 
-    try:
-        await gate(_scope(request), receive, send)
-    except Exception as exc:
-        trial.failure = described(exc)
+    await gate(_scope(request), receive, send)
     return trial
 
 
@@ -114,19 +102,18 @@ class _Recorder:
         self._trial = trial
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = Sent(scope["method"], scope["path"])
-        self._trial.steps.append(sent)
+        # All at once, and also where the app would not ask for it.
+        body = [await receive()]
+        self._trial.steps.append(Sent(scope["method"], scope["path"], body[0].get("body", b"")))
 
-        async def record_body() -> Message:
-            message = await receive()
-            sent.body += message.get("body", b"")
-            return message
+        async def replay() -> Message:
+            return body.pop() if body else await receive()
 
-        async def record_answer(message: Message) -> None:
+        async def record(message: Message) -> None:
             self._trial.said.take(message)
             await send(message)
 
-        await self._app(scope, record_body, record_answer)
+        await self._app(scope, replay, record)
 
 
 def _scope(request: Request) -> dict[str, Any]:

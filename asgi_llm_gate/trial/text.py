@@ -33,12 +33,14 @@ def _lines(trial: Trial, settings: Settings) -> Iterator[str]:
     for step in trial.steps:
         yield ""
         yield from _sent(step) if isinstance(step, Sent) else _hook(step)
-    if trial.said.status and trial.said != trial.answer:
+    if trial.said.status and trial.said.body != trial.answer.body:
         yield ""
         yield f"THE APP SAYS {trial.said.status}"
-        yield from _body(trial.said.body, trial.said)
+        yield from _body(trial.said)
     yield ""
-    yield from _answer(trial)
+    yield f"THE CLIENT GETS {trial.answer.status}"
+    yield from (f"{name.decode('latin-1')}: {value.decode('latin-1')}" for name, value in trial.answer.headers)
+    yield from _body(trial.answer)
 
 
 def _kind(path: str, settings: Settings) -> str:
@@ -48,7 +50,7 @@ def _kind(path: str, settings: Settings) -> str:
         return error.message
     if endpoint is None:
         return "no LLM call, no hook sees it"
-    return endpoint.call_type if endpoint.inspected else f"{endpoint.call_type}, which no hook sees"
+    return endpoint.call_type if endpoint.inspected else f"{endpoint.call_type}, no hook sees it"
 
 
 def _hook(step: Step) -> Iterator[str]:
@@ -62,19 +64,9 @@ def _sent(sent: Sent) -> Iterator[str]:
     yield from _text(sent.body)
 
 
-def _answer(trial: Trial) -> Iterator[str]:
-    answer = trial.answer
-    if answer.status:
-        yield f"THE CLIENT GETS {answer.status}"
-        yield from (f"{name.decode('latin-1')}: {value.decode('latin-1')}" for name, value in answer.headers)
-        yield from _body(answer.body, answer)
-    if trial.failure:
-        yield f"THE HOST ANSWERS, for the gate raised {trial.failure}"
-
-
-def _body(body: bytes, answer: Answer) -> Iterator[str]:
+def _body(answer: Answer) -> list[str]:
     streamed = any(name.lower() == b"content-type" and value.startswith(_STREAM) for name, value in answer.headers)
-    yield from body.decode("utf-8", "replace").rstrip("\n").split("\n") if streamed else _text(body)
+    return answer.body.decode("utf-8", "replace").rstrip("\n").split("\n") if streamed else _text(answer.body)
 
 
 def _text(body: bytes) -> list[str]:

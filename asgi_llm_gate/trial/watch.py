@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
-from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -41,8 +40,9 @@ class Step:
 
     def note(self, lines: Iterable[str]) -> None:
         """Add notes, up to a limit."""
-        room = _MOST_NOTED - len(self.notes)
-        self.notes.extend(islice(lines, max(room, 0)))
+        for line in lines:
+            if len(self.notes) <= _MOST_NOTED:
+                self.notes.append(line if len(self.notes) < _MOST_NOTED else "…")
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -253,6 +253,7 @@ def _watched_iterator(method: Callable[..., Any], name: str, steps: list[Any]) -
         clock = _Clock(step)
         tap = _Tap(given["response"], clock) if "response" in given else None
         yielded: list[Any] = []
+        raised: list[str] = []
         try:
             made = method(**given if tap is None else {**given, "response": tap})
             if isinstance(made, Awaitable):
@@ -263,11 +264,11 @@ def _watched_iterator(method: Callable[..., Any], name: str, steps: list[Any]) -
                     with clock.paused():
                         yield chunk
         except Exception as exc:
-            step.notes.append(f"raised {described(exc)}")
+            raised.append(f"raised {described(exc)}")
             raise
         finally:
             clock.stop()
-            step.notes[:0] = changes(tap.given if tap else [], yielded, "chunks")
+            step.note((*changes(tap.given if tap else [], yielded, "chunks"), *raised))
 
     return hook
 
