@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
@@ -39,11 +38,6 @@ def own_settings(config: str | os.PathLike[str]) -> Settings:
     return load_settings(config, {})
 
 
-def keywords_of(settings: Settings) -> Any:
-    """Return settings as the keywords that `LLMGate` takes."""
-    return {field.name: getattr(settings, field.name) for field in fields(settings)}
-
-
 def gate(config: str | os.PathLike[str]) -> LLMGate:
     """Make the gate of a configuration file, before the upstreams that it lists.
 
@@ -54,7 +48,7 @@ def gate(config: str | os.PathLike[str]) -> LLMGate:
     if not settings.model_list:
         raise ConfigError(f"{os.fspath(config)}: model_list: name at least one model to serve")
     forwarder = Forwarder(model_list=settings.model_list, max_body_bytes=settings.max_body_bytes)
-    return LLMGate(forwarder, **keywords_of(settings))
+    return LLMGate(forwarder, **settings.keywords())
 
 
 def worker() -> LLMGate:

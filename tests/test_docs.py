@@ -213,7 +213,11 @@ class Reader:
         if program == "export":
             self.env.update(re.findall(r"^(\w+)=(.*)", "\n".join(arguments), re.MULTILINE))
             return ""
-        if arguments[:1] == ["check"]:
+        if program == "echo":
+            text, _, name = arguments
+            (self.folder / name).write_text(text)
+            return ""
+        if arguments[:1] in (["check"], ["try"]):
             return self._finished(command(*arguments))
         return self._served(program, arguments)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -77,9 +77,7 @@ async def run(settings: Settings, request: Request) -> Trial:
     """Send a request through the hooks of a configuration to an echo model."""
     trial = Trial(request)
     callbacks = tuple(watched(callback, trial.steps) for callback in settings.callbacks)
-    keywords: Any = {setting.name: getattr(settings, setting.name) for setting in fields(settings)}
-    keywords["callbacks"] = callbacks
-    gate = LLMGate(_Recorder(EchoModel(pause=0), trial), **keywords)
+    gate = LLMGate(_Recorder(EchoModel(pause=0), trial), **replace(settings, callbacks=callbacks).keywords())
     unread = [{"type": "http.request", "body": request.body, "more_body": False}]
 
     async def receive() -> Message:
