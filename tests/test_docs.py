@@ -158,7 +158,7 @@ class Reader:
         if block.language == "json":
             assert same(json.loads(block.text), json.loads(output)), f"{where}: got {output}"
         else:
-            output = re.sub(r"\s+\n", "\n", output.rstrip() + "\n")
+            output = re.sub(r"[ \r]+\n", "\n", output.rstrip() + "\n")
             assert matches(block.text, output), f"{where}: got\n{output}"
 
     def _real(self, text: str) -> str:

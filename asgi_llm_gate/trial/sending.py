@@ -77,7 +77,8 @@ async def run(settings: Settings, request: Request) -> Trial:
     """Send a request through the hooks of a configuration to an echo model."""
     trial = Trial(request)
     callbacks = tuple(watched(callback, trial.steps) for callback in settings.callbacks)
-    gate = LLMGate(_Recorder(EchoModel(pause=0), trial), **replace(settings, callbacks=callbacks).keywords())
+    settings = replace(settings, callbacks=callbacks, model_list=())
+    gate = LLMGate(_Recorder(EchoModel(pause=0), trial), **settings.keywords())
     unread = [{"type": "http.request", "body": request.body, "more_body": False}]
 
     async def receive() -> Message:
