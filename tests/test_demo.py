@@ -9,6 +9,7 @@ import struct
 import subprocess
 import zlib
 
+import anthropic
 import anyio
 import httpx
 import openai
@@ -154,6 +155,19 @@ def test_a_response_streams_a_token_a_piece(client):
         assert stream.get_final_response().output_text == "a b"
 
 
+def test_messages_repeat_the_last_message(client):
+    """Whole and as a stream, as Anthropic's official client reads them."""
+    asked = {"model": "any", "max_tokens": 9, "system": "be brief", "messages": HELLO}
+    url = str(client.base_url).removesuffix("/v1/")
+    with anthropic.Anthropic(base_url=url, api_key="sk", max_retries=0) as anthropics:
+        answer = anthropics.messages.create(**asked)
+        assert (answer.content[0].text, answer.stop_reason) == ("hello wide world", "end_turn")
+        assert (answer.usage.input_tokens, answer.usage.output_tokens) == (5, 3)
+        with anthropics.messages.stream(**asked) as stream:
+            assert list(stream.text_stream) == ["hello", " wide", " world"]
+            assert stream.get_final_message().usage.output_tokens == 3
+
+
 def test_embeddings_are_the_same_in_both_encodings(client, loose_client):
     """Equal texts have equal vectors of length 1, others have others; base64 holds the same numbers."""
     texts = ["a", "b", "a"]
@@ -217,6 +231,8 @@ BAD = [
     ("POST", "/v1/moderations", {}, 400, "input"),
     ("POST", "/v1/images/generations", {"prompt": ""}, 400, "prompt"),
     ("POST", "/v1/images/generations", {"prompt": "a", "n": 11}, 400, "n"),
+    ("POST", "/v1/messages", {"model": "m"}, 400, "messages"),
+    ("POST", "/v1/messages", {"messages": HELLO, "stream": True}, 400, "model"),
     ("POST", "/v1/responses", {"model": "m"}, 400, "input"),
     ("POST", "/v1/responses", {"model": "m", "input": ["a"]}, 400, "input"),
     ("POST", "/v1/responses", {"input": "a", "stream": True}, 400, "model"),

@@ -22,6 +22,8 @@ def read(*model_list, environ=None, headers=None):
         ("*", "*", "any/thing", "any/thing"),
         ("*", "openai/*", "any", "any"),
         ("openai/*", "openai/*", "openai/gpt-4o", "gpt-4o"),
+        ("openai/*", "openai/*", "gpt-4o", "gpt-4o"),
+        ("openai/gpt-*", "openai/gpt-*", "gpt-4o", "gpt-4o"),
         ("claude-*", "openai/vendor.claude-*-v2", "claude-x", "vendor.claude-x-v2"),
         ("a-*-b-*", "openai/*/*", "a-1-b-2", "1/2"),
         ("a-*-b-*", "openai/x-*", "a-1-b-2", "x-1"),

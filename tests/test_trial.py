@@ -157,7 +157,7 @@ async def test_a_refusal_is_shown_as_the_client_gets_it(way):
             ["was told of HookFailedError 500: …", "returned HTTPException 503: later"],
             "503",
         ),
-        HTTPException: ("returned HTTPException 418: {'error': 'no'}", ["was told of HTTPException 418: …"], "418"),
+        HTTPException: ('returned HTTPException 418: {"error":"no"}', ["was told of HTTPException 418: …"], "418"),
     }[type(way())]
     assert notes(text, "async_pre_call_hook") == [shown]
     found = notes(text, "async_post_call_failure_hook")
@@ -321,6 +321,7 @@ KINDS = [
     ({"path": "/v1/responses?a=b", "body": {"model": "m", "input": "a"}}, "POST /v1/responses?a=b: responses", "200"),
     ({"path": "/chat/completions", "body": "{"}, "POST /chat/completions: completion", "400"),
     ({"path": "/chat/completions", "method": "put", "body": CHAT}, "PUT /chat/completions: completion", "405"),
+    ({"path": "/v1/messages", "body": CHAT}, "POST /v1/messages: anthropic_messages", "200"),
     ({**CHAT, "user": 5}, "POST /v1/chat/completions: completion", "200"),
 ]
 

@@ -11,7 +11,7 @@ import orjson
 from asgi_llm_gate import sse
 from asgi_llm_gate.answer import EVENT_STREAM, Answer
 from asgi_llm_gate.body import Head, decode, read_body
-from asgi_llm_gate.demo import chat, embeddings, images, moderations, responses, text
+from asgi_llm_gate.demo import chat, embeddings, images, messages, moderations, responses, text
 from asgi_llm_gate.endpoints import ENDPOINTS, Routes
 from asgi_llm_gate.errors import GateError, error_answer
 
@@ -32,18 +32,20 @@ _ANSWERS: Mapping[str, Callable[[Json], Json]] = {
     "image_generation": images.answer,
     "moderation": moderations.answer,
     "responses": responses.answer,
+    "anthropic_messages": messages.answer,
 }
 _STREAMS: Mapping[str, Callable[[Json], Iterator[Json]]] = {
     "completion": chat.chunks,
     "text_completion": text.chunks,
     "responses": responses.chunks,
+    "anthropic_messages": messages.chunks,
 }
 
 
 class EchoModel:
-    """Answer OpenAI's endpoints for text, embeddings, moderations and images, under whatever model name is asked for.
+    """Answer OpenAI's endpoints for text, embeddings, moderations and images, and Anthropic's for messages.
 
-    Completions and responses repeat the last message, the prompt or the last item of the input, a word a token. Streams
+    Any model's name will do. The last message, the prompt or the input's last item is repeated, a word a token. Streams
     send one chunk a token and stop when the client goes away.
 
     Args:

@@ -65,7 +65,8 @@ class Step:
 def described(exc: Exception) -> str:
     """Return an exception's type and text; for one with a status what it answers with."""
     status = getattr(exc, "status_code", None)
-    text = getattr(exc, "detail", None) or exc
+    detail = getattr(exc, "detail", None)
+    text = as_json(snapshot(detail)) if isinstance(detail, dict) else detail or exc
     return f"{type(exc).__name__}: {text}" if status is None else f"{type(exc).__name__} {status}: {text}"
 
 
