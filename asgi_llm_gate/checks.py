@@ -72,7 +72,8 @@ def shown(value: Any) -> str:
     return text if 0 < len(text) <= _MOST_SHOWN else type(value).__name__
 
 
-def _value(given: Any) -> Any:
+def decoded(given: Any) -> Any:
+    """Return a value, an environment variable's text read as JSON where it is any."""
     if isinstance(given, FromEnviron):
         try:
             return orjson.loads(given.strip().lower())
@@ -82,7 +83,7 @@ def _value(given: Any) -> Any:
 
 
 def _boolean(given: Any) -> bool:
-    value = _value(given)
+    value = decoded(given)
     if not isinstance(value, bool):
         raise WrongValueError(f"expected true or false, got {shown(given)}")
     return value
@@ -90,7 +91,7 @@ def _boolean(given: Any) -> bool:
 
 def _whole(least: int) -> Check:
     def check(given: Any) -> int:
-        value = _value(given)
+        value = decoded(given)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise WrongValueError(f"expected a whole number from {least}, got {shown(given)}")
         return value
@@ -99,7 +100,7 @@ def _whole(least: int) -> Check:
 
 
 def _seconds(given: Any) -> float:
-    value = _value(given)
+    value = decoded(given)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
         raise WrongValueError(f"expected a number of seconds, got {shown(given)}")
     return float(value)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import click
 from click.core import ParameterSource
 
-from asgi_llm_gate import __version__, serving
-from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError, load_settings
+from asgi_llm_gate import __version__, moving, serving, trial
+from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError
 from asgi_llm_gate.coverage import report
 from asgi_llm_gate.demo.echo import EchoModel
 from asgi_llm_gate.demo.handler import DemoHandler
 from asgi_llm_gate.demo.trials import guide
 from asgi_llm_gate.gate import LLMGate
+from asgi_llm_gate.source import Source
 
 if TYPE_CHECKING:
     import socket
@@ -83,11 +86,38 @@ def demo(host: str, port: int) -> None:
 @cli.command()
 @click.argument("config", type=_FILE)
 def check(config: Path) -> None:
-    """Say what a configuration covers; the exit status is 2 if it has a mistake."""
+    """Say what a configuration covers, and what of a LiteLLM one is not served; exit status 2 for a mistake."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     with _mistakes_told():
-        settings = load_settings(config, {})
-    click.echo(report(settings))
+        settings = serving.own_settings(config)
+        keys = moving.report(Source.of(config).content)
+    click.echo("\n".join((report(settings), *keys)))
+
+
+@cli.command("try")
+@click.argument("config", type=_FILE)
+@click.argument("request_file", metavar="REQUEST", type=_FILE)
+def try_(config: Path, request_file: Path) -> None:
+    """Send one REQUEST, a JSON file or -, through the hooks of a configuration, without a network.
+
+    Says what each hook changed and how long it took, what the app would get, and what the client would. A refusal is
+    a result like any other; the exit status is 2 for a mistake in the files.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        request = trial.read_request(_content(request_file))
+    except trial.RequestError as exc:
+        raise _MistakeError(f"{request_file}: {exc}") from exc
+    with _mistakes_told():
+        settings = serving.own_settings(config)
+    click.echo(trial.report(anyio.run(trial.run, settings, request), settings))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as exc:
+        raise trial.RequestError(str(exc.strerror)) from exc
 
 
 def _refuse_own_options(context: click.Context) -> None:

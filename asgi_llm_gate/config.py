@@ -6,14 +6,18 @@ import difflib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asgi_llm_gate.checks import CHECKS, FromEnviron, WrongValueError, resolved, shown
-from asgi_llm_gate.config_file import ConfigError, one_line, read
+from asgi_llm_gate.checks import CHECKS, FromEnviron, WrongValueError, decoded, resolved, shown
+from asgi_llm_gate.config_file import ConfigError, one_line
 from asgi_llm_gate.coverage import gaps
+from asgi_llm_gate.litellm_keys import CACHE_PARAMS, ENTRY, ENTRY_PARAMS, SECTIONS, guarded_by, instead_of
 from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
 from asgi_llm_gate.settings import Keywords, Settings
+from asgi_llm_gate.source import VARIABLES, Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["ConfigError", "Keywords", "Settings", "load_settings"]
 
@@ -21,15 +25,11 @@ logger = logging.getLogger("asgi_llm_gate")
 
 CONFIG_VARIABLE = "ASGI_LLM_GATE_CONFIG"
 
-# Where LiteLLM's file has a setting; all others stand under `gate_settings`.
-_LITELLM_SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "litellm_settings": ("callbacks", "cache_params"),
-    "general_settings": ("master_key", "enforce_user_param", "enforced_params", "custom_auth"),
-}
+# What LiteLLM's file has no place for stands under `gate_settings`.
 _SETTINGS = ("callbacks", "custom_auth", "model_list", *CHECKS)
-_ELSEWHERE = ("model_list", *(name for names in _LITELLM_SECTIONS.values() for name in names))
+_ELSEWHERE = ("model_list", *(name for names in SECTIONS.values() for name in names))
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    **_LITELLM_SECTIONS,
+    **SECTIONS,
     "gate_settings": tuple(name for name in _SETTINGS if name not in _ELSEWHERE and name != "cache"),
 }
 
@@ -39,14 +39,10 @@ _PLACES: Mapping[str, str] = {
     **{name: f"{section}.{name}" for section, names in _SECTIONS.items() for name in names},
 }
 
-# What the forwarder reads of an entry of the model list.
-_ENTRY = ("model_name", "litellm_params")
-_ENTRY_PARAMS = ("model", "api_base", "api_key", "extra_headers", "timeout")
-
-# What guards something in a later version, or in LiteLLM: to pass it over would leave a hole.
-_LATER = ("inspector", "keys", "lease_seconds", "on_store_error", "redis_url", "teams", "users")
-_NOT_SERVED = frozenset(
-    {"guardrails", "include", "litellm_settings.guardrails", *(f"gate_settings.{name}" for name in _LATER)}
+# What guards something in a later version: to pass it over would leave a hole.
+_LATER = frozenset(
+    f"gate_settings.{name}"
+    for name in ("inspector", "keys", "lease_seconds", "on_store_error", "redis_url", "teams", "users")
 )
 
 
@@ -69,24 +65,15 @@ def load_settings(
     environ = os.environ if environ is None else environ
     if config is None and not keywords:
         config = environ.get(CONFIG_VARIABLE) or None
-    base, content, prefix = _source(config)
-    from_file = _checked(_file_settings, content, environ, base, prefix)
+    source = Source.of(config, environ)
+    base, content, prefix = source
+    from_file = _checked(_file_settings, content, {**environ, **source.variables(environ)}, base, prefix)
     given = _checked(_keywords, keywords, environ, base, "")
     callbacks = (*from_file.get("callbacks", ()), *given.get("callbacks", ()))
     settings = Settings(**{**from_file, **given, "callbacks": callbacks})
     if settings.strict and (unseen := gaps(settings)):
         raise ConfigError(f"{prefix}strict: {unseen[0]}")
     return settings
-
-
-def _source(config: Any) -> tuple[Path | None, Mapping[Any, Any], str]:
-    """Return the folder of a configuration, its content, and how messages about it begin."""
-    if isinstance(config, Mapping | None):
-        return None, config or {}, ""
-    if not isinstance(config, str | os.PathLike):
-        raise ConfigError(f"config: expected a path or a mapping, got {type(config).__name__}")
-    path = Path(os.fsdecode(config))
-    return path.parent, read(path), f"{path}: "
 
 
 class _MistakeError(Exception):
@@ -126,10 +113,13 @@ def _checked(
 def _file_settings(content: Mapping[Any, Any]) -> Iterator[_Found]:
     """Yield each setting of a file."""
     for section, values in content.items():
-        if section in _NOT_SERVED:
-            raise _MistakeError(section, "not served by this version")
+        _refuse(section, values)
+        if section == "include":
+            raise _MistakeError(section, "only a file can include others")
         if section == "model_list":
             yield _Found(section, section, values)
+        elif section == VARIABLES:
+            continue
         elif section not in _SECTIONS:
             _warn(section, section, ("model_list", *_SECTIONS))
         elif not isinstance(values, Mapping | None):
@@ -141,14 +131,21 @@ def _file_settings(content: Mapping[Any, Any]) -> Iterator[_Found]:
 
 def _setting(section: str, name: Any, value: Any) -> Iterator[_Found]:
     where = f"{section}.{name}"
-    if where in _NOT_SERVED:
-        raise _MistakeError(where, "not served by this version")
+    _refuse(where, value)
     if name not in _SECTIONS[section]:
         _warn(where, name, _SECTIONS[section])
     elif value is None:
         raise _MistakeError(where, "expected a value, got nothing")
     else:
         yield _Found(name, where, value)
+
+
+def _refuse(where: str, value: Any) -> None:
+    """Refuse what would guard something, and does not here."""
+    if where in _LATER:
+        raise _MistakeError(where, "not served by this version")
+    if instead := guarded_by(str(where), value):
+        raise _MistakeError(where, f"not served by this version; {instead}")
 
 
 def _keywords(keywords: Mapping[str, Any]) -> Iterator[_Found]:
@@ -159,13 +156,16 @@ def _keywords(keywords: Mapping[str, Any]) -> Iterator[_Found]:
 
 
 def _warn_of_others(where: str, values: Any, known: tuple[str, ...]) -> None:
-    for name in values if isinstance(values, Mapping) else ():
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        _refuse(f"{where}.{name}", value)
         if name not in known:
             _warn(f"{where}.{name}", name, known, places={})
 
 
 def _warn(where: object, name: object, known: tuple[str, ...], places: Mapping[str, str] = _PLACES) -> None:
-    logger.warning("%s is not a setting of the gate%s", one_line(str(where)), _hint(name, known, places))
+    instead = instead_of(str(where))
+    hint = f"; {instead}" if instead else _hint(name, known, places)
+    logger.warning("%s is not a setting of the gate%s", one_line(str(where)), hint)
 
 
 def _hint(name: object, known: tuple[str, ...], places: Mapping[str, str] | None = None) -> str:
@@ -228,16 +228,26 @@ def _cache_params(value: Any) -> None:
         raise WrongValueError(f"expected settings by name, got {type(value).__name__}")
     if value.get("type") != "local":
         raise WrongValueError(f"only local is served by this version, got {shown(value.get('type'))}", ".type")
-    _warn_of_others(_PLACES["cache_params"], value, ("type",))
+    _warn_of_others(_PLACES["cache_params"], value, CACHE_PARAMS)
 
 
 def _model_list(value: Any, environ: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
     from asgi_llm_gate.forwarder.routes import check
 
+    value = _with_numbers(value)
     for problem in check(value, environ):
         place, _, what = problem.removeprefix("model_list").partition(": ")
         raise WrongValueError(what, place)
     for index, entry in enumerate(value):
-        _warn_of_others(f"model_list[{index}]", entry, _ENTRY)
-        _warn_of_others(f"model_list[{index}].litellm_params", entry["litellm_params"], _ENTRY_PARAMS)
+        _warn_of_others(f"model_list[{index}]", entry, ENTRY)
+        _warn_of_others(f"model_list[{index}].litellm_params", entry["litellm_params"], ENTRY_PARAMS)
     return tuple(value)
+
+
+def _with_numbers(entries: Any) -> Any:
+    """Return the entries of a model list with what the environment holds of their timeouts read as numbers."""
+    for entry in entries if isinstance(entries, list) else ():
+        params = entry.get("litellm_params") if isinstance(entry, dict) else None
+        if isinstance(params, dict) and isinstance(params.get("timeout"), FromEnviron):
+            params["timeout"] = decoded(params["timeout"])
+    return entries

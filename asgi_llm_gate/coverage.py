@@ -104,9 +104,9 @@ def report(settings: Settings) -> str:
     inspected = [row for row in found if row.policy == INSPECT]
     unseen = [row for row in found if row.policy != INSPECT]
     lines = [
-        *_table(("CALL", "PATH", *_TITLES.values(), "REQUIRED USER"), map(_inspected, inspected)),
+        *table(("CALL", "PATH", *_TITLES.values(), "REQUIRED USER"), map(_inspected, inspected)),
         "",
-        *_table(("NOT INSPECTED", "POLICY", "PATH"), map(_unseen, unseen)),
+        *table(("NOT INSPECTED", "POLICY", "PATH"), map(_unseen, unseen)),
         "",
         *_notes(settings),
     ]
@@ -137,7 +137,8 @@ def _notes(settings: Settings) -> Iterator[str]:
         yield "Every other path is no LLM call, and no hook sees it."
 
 
-def _table(titles: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> Iterator[str]:
+def table(titles: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the lines of a table: its titles, and a row a line."""
     lines = [titles, *found]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:

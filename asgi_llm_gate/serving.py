@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import fields
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
@@ -16,14 +16,27 @@ from uvicorn.supervisors import Multiprocess
 from asgi_llm_gate.config import CONFIG_VARIABLE, ConfigError, load_settings
 from asgi_llm_gate.forwarder import Forwarder
 from asgi_llm_gate.gate import LLMGate
+from asgi_llm_gate.source import Source
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from asgi_llm_gate.settings import Settings
 
 _BACKLOG = 2048
 
 # Uvicorn's exit status when the app's start-up failed.
 _FAILED_TO_START = 3
+
+
+def own_settings(config: str | os.PathLike[str]) -> Settings:
+    """Load the settings of a file into a process of the gate's own: handlers find its `environment_variables` there.
+
+    Raises:
+        ConfigError: Something is wrong with it.
+    """
+    os.environ.update(Source.of(config).variables())
+    return load_settings(config, {})
 
 
 def gate(config: str | os.PathLike[str]) -> LLMGate:
@@ -32,12 +45,11 @@ def gate(config: str | os.PathLike[str]) -> LLMGate:
     Raises:
         ConfigError: Something is wrong with it, or there is no `model_list`.
     """
-    settings = load_settings(config, {})
+    settings = own_settings(config)
     if not settings.model_list:
         raise ConfigError(f"{os.fspath(config)}: model_list: name at least one model to serve")
     forwarder = Forwarder(model_list=settings.model_list, max_body_bytes=settings.max_body_bytes)
-    keywords: Any = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    return LLMGate(forwarder, **keywords)
+    return LLMGate(forwarder, **replace(settings, model_list=()).keywords())
 
 
 def worker() -> LLMGate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ class Settings:
     policies: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
     shutdown_timeout: float = 10.0
+
+    def keywords(self) -> Any:
+        """Return the settings as the keywords of `LLMGate`."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(self)}
 
 
 class Keywords(TypedDict, total=False):

@@ -29,10 +29,16 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **extra}
 
 
-def run(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, env=environment(env), timeout=60
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(env),
+        timeout=60,
     )
 
 

@@ -220,12 +220,35 @@ def test_check_tells_what_is_covered(config):
     assert "did you mean master_key?" in done.stderr
 
 
+def test_check_tells_what_of_litellms_file_is_not_served(config):
+    """`check` lists each key with what there is instead; a file of the gate's own has no such list."""
+    done = run("check", config("http://127.0.0.1:9", "router_settings: {num_retries: 3}"))
+    assert done.returncode == 0
+    *_, title, models, callbacks, router = [line.split() for line in done.stdout.splitlines()]
+    assert (title, models) == (["LITELLM'S", "KEY", "SERVED", "INSTEAD"], ["model_list", "yes"])
+    assert callbacks == ["litellm_settings.callbacks", "yes"]
+    assert router[:4] == ["router_settings", "no", "a", "call"]
+    path = config("http://127.0.0.1:9")
+    path.write_text("gate_settings: {hook_timeout: 3}")
+    assert "LITELLM" not in run("check", path).stdout
+
+
+def test_handlers_find_a_files_own_variables(config):
+    """In a process that is the gate's own they are the environment's."""
+    path = config("http://127.0.0.1:9", "environment_variables: {THE_WORD: hello, THE_KEY: os.environ/THE_WORD}")
+    path.with_name("shouting.py").write_text(f"import os\nassert os.environ['THE_WORD'] == 'hello'\n{HANDLER}")
+    assert run("check", path).returncode == 0
+    path.write_text(path.read_text().replace("THE_WORD: hello, ", ""))
+    assert "KeyError: 'THE_WORD'" in run("check", path).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ([], "Give a --config"),
         (["--port", "1", "demo"], "--port stands before demo"),
         (["check"], "Missing argument"),
+        (["try", "config.yaml"], "Missing argument"),
         (["--port", "70000"], "70000"),
         (["--workers", "0"], "--workers"),
         (["serve"], "No such command"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -354,6 +355,8 @@ NAMES = (
     "log_pre_api_call, log_stream_event, log_success_event, log_failure_event"
 )
 NOWHERE = "there is no module nowhere, beside the configuration file or installed"
+HANDLERS_INSTEAD = "name handlers that do the same under litellm_settings.callbacks"
+AUTH_INSTEAD = "general_settings.custom_auth can decide who may call"
 HIDDEN = "what the environment variable holds"
 PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
@@ -496,12 +499,54 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
         for name in ("keys", "users", "teams", "redis_url", "inspector", "lease_seconds", "on_store_error")
     },
-    "LiteLLM's guardrails": ("guardrails: [{guardrail_name: a}]", "guardrails: not served by this version"),
+    "LiteLLM's guardrails": (
+        "guardrails: [{guardrail_name: a}]",
+        f"guardrails: not served by this version; {HANDLERS_INSTEAD}",
+    ),
     "LiteLLM's older guardrails": (
         "litellm_settings: {guardrails: [{a: {}}]}",
-        "litellm_settings.guardrails: not served by this version",
+        f"litellm_settings.guardrails: not served by this version; {HANDLERS_INSTEAD}",
     ),
-    "another file": ("include: [guards.yaml]", "include: not served by this version"),
+    "a model's guardrails": (
+        "model_list: [{model_name: a, litellm_params: {model: a, guardrails: [b]}}]",
+        f"model_list[0].litellm_params.guardrails: not served by this version; {HANDLERS_INSTEAD}",
+    ),
+    "an address list": (
+        "general_settings: {allowed_ips: [10.0.0.1]}",
+        f"general_settings.allowed_ips: not served by this version; {AUTH_INSTEAD}",
+    ),
+    # Variables of its own.
+    "variables as a list": (
+        "environment_variables: [A=b]",
+        "environment_variables: expected values by name, got list",
+    ),
+    "a variable of a list": (
+        "environment_variables: {A: [b]}",
+        "environment_variables.A: expected text, got list",
+    ),
+    "a variable of nothing": (
+        "environment_variables: {A: }",
+        "environment_variables.A: expected text, got NoneType",
+    ),
+    "a variable that ends": (
+        'environment_variables: {A: "b\\0c"}',
+        "environment_variables.A: expected text, got str",
+    ),
+    **{
+        f"a variable named {name!r}": (
+            f"environment_variables: {{{name}: b}}",
+            f"environment_variables: expected names of variables, got {shown}",
+        )
+        for name, shown in (("5", "5"), ("A=B", "'A=B'"), ("''", "''"))
+    },
+    "a variable that is set from one that is not": (
+        "environment_variables: {A: os.environ/B}\ngeneral_settings: {master_key: os.environ/A}",
+        "general_settings.master_key: the environment variable A is not set",
+    ),
+    "a timeout in words": (
+        "model_list: [{model_name: a, litellm_params: {model: a, timeout: os.environ/SECRET}}]",
+        "model_list[0].litellm_params.timeout: must be a number of seconds above 0",
+    ),
     "a window below nothing": (
         "gate_settings: {streaming_window: -1}",
         "gate_settings.streaming_window: expected a whole number from 0, got -1",
@@ -796,20 +841,17 @@ def test_nothing_may_be_said_of_what_is_off_by_default():
 UNKNOWN = [
     ("general_settings: {mater_key: x}", "general_settings.mater_key", "master_key"),
     ("litellm_settings: {calbacks: [x]}", "litellm_settings.calbacks", "callbacks"),
-    ("litellm_settings: {drop_params: true}", "litellm_settings.drop_params", None),
     ("litellm_setings: {callbacks: x}", "litellm_setings", "litellm_settings"),
     ("enforce_user_param: true", "enforce_user_param", "general_settings.enforce_user_param"),
     ("gate_settings: {callbacks: x}", "gate_settings.callbacks", "litellm_settings.callbacks"),
     ("gate_settings: {cache: x}", "gate_settings.cache", None),
     ("general_settings: {hook_timeout: 3}", "general_settings.hook_timeout", "gate_settings.hook_timeout"),
-    ("router_settings: {num_retries: 3}", "router_settings", None),
-    ("environment_variables: {A: b}", "environment_variables", None),
     ("5: {A: b}", "5", None),
     ('"a\\nb": 1', "a\\nb", None),
     ("gate_settings: {7: b}", "gate_settings.7", None),
     ("litellm_settings: {cache_params: {type: local, ttl: 5}}", "litellm_settings.cache_params.ttl", None),
-    ("model_list: [{model_name: a, litellm_params: {model: a}, model_info: {}}]", "model_list[0].model_info", None),
-    ("model_list: [{model_name: a, litellm_params: {model: a, rpm: 5}}]", "model_list[0].litellm_params.rpm", None),
+    ("model_list: [{model_name: a, litellm_params: {model: a, x: 5}}]", "model_list[0].litellm_params.x", None),
+    ("general_settings: {drop_params: true}", "general_settings.drop_params", None),
     (
         "model_list: [{model_name: a, litellm_params: {model: a, api_bas: h}}]",
         "model_list[0].litellm_params.api_bas",
@@ -823,6 +865,41 @@ def test_a_key_that_is_not_known_is_named_in_a_warning(text, place, meant, confi
     configured(text)
     hint = f"; did you mean {meant}?" if meant else ""
     assert warned() == [f"{place} is not a setting of the gate{hint}"]
+
+
+def test_what_an_entry_reads_from_the_environment_is_read_as_its_place_needs_it(configured):
+    """A number is a number, and a key that looks like one is text."""
+    params = "{model: a, api_key: os.environ/N, timeout: os.environ/N}"
+    settings = configured(f"model_list: [{{model_name: a, litellm_params: {params}}}]", {"N": "30"})
+    found = settings.model_list[0]["litellm_params"]
+    assert (found["timeout"], found["api_key"]) == (30, "30")
+    assert type(found["timeout"]) is int
+
+
+def test_a_mapping_includes_no_file():
+    with pytest.raises(ConfigError, match=r"^include: only a file can include others$"):
+        load_settings({"include": ["a.yaml"]}, {}, {})
+
+
+def test_a_files_own_variables_are_read_in_that_file_alone(configured, monkeypatch):
+    """They win over the environment's, which stays as it is."""
+    monkeypatch.delenv("THE_KEY", raising=False)
+    text = """
+environment_variables: {THE_KEY: sk-own, SECONDS: 3, ENFORCE: true, COPY: os.environ/OTHER, NONE: os.environ/NOWHERE}
+general_settings:
+  master_key: os.environ/THE_KEY
+  enforce_user_param: os.environ/ENFORCE
+  enforced_params: os.environ/COPY
+gate_settings: {hook_timeout: os.environ/SECONDS}
+"""
+    environ = {"THE_KEY": "sk-other", "OTHER": "tenant"}
+    settings = configured(text, environ)
+    assert (settings.master_key, settings.hook_timeout, settings.enforce_user_param) == ("sk-own", 3, True)
+    assert settings.enforced_params == ("tenant",)
+    assert environ == {"THE_KEY": "sk-other", "OTHER": "tenant"}
+    assert "THE_KEY" not in os.environ
+    with pytest.raises(ConfigError, match="SECONDS is not set"):
+        configured(text, environ, cancel_grace="os.environ/SECONDS")
 
 
 def test_a_gate_without_models_leaves_the_forwarder_alone():

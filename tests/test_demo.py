@@ -9,6 +9,7 @@ import struct
 import subprocess
 import zlib
 
+import anthropic
 import anyio
 import httpx
 import openai
@@ -118,6 +119,55 @@ def test_a_text_stream_without_usage_has_none(loose_client):
     assert ["usage" in chunk.model_fields_set for chunk in chunks] == [False] * 3
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("hello wide world", "hello wide world"),
+        ([{"role": "user", "content": "be brief"}, *HELLO], "hello wide world"),
+        ([{"role": "user", "content": [{"type": "input_text", "text": "a cat"}]}], "a cat"),
+    ],
+)
+def test_responses_repeat_the_last_item(client, given, said):
+    """A response has one message with what the input said last, and its usage."""
+    answer = client.responses.create(model="any", input=given)
+    assert (answer.output_text, answer.status, answer.model) == (said, "completed", "any")
+    assert answer.usage.output_tokens == len(said.split())
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+
+
+def test_a_response_streams_a_token_a_piece(client):
+    """The events are named and numbered, the pieces make up the text, and the last one has the whole response."""
+    events = list(client.responses.create(model="any", input="hello wide world", stream=True))
+    assert [event.delta for event in events if event.type == "response.output_text.delta"] == [
+        "hello",
+        " wide",
+        " world",
+    ]
+    assert [event.sequence_number for event in events] == list(range(11))
+    assert events[0].type == "response.created"
+    last = events[-1].response
+    assert (events[-1].type, last.output_text, last.usage.output_tokens) == (
+        "response.completed",
+        "hello wide world",
+        3,
+    )
+    with client.responses.stream(model="any", input="a b") as stream:
+        assert stream.get_final_response().output_text == "a b"
+
+
+def test_messages_repeat_the_last_message(client):
+    """Whole and as a stream, as Anthropic's official client reads them."""
+    asked = {"model": "any", "max_tokens": 9, "system": "be brief", "messages": HELLO}
+    url = str(client.base_url).removesuffix("/v1/")
+    with anthropic.Anthropic(base_url=url, api_key="sk", max_retries=0) as anthropics:
+        answer = anthropics.messages.create(**asked)
+        assert (answer.content[0].text, answer.stop_reason) == ("hello wide world", "end_turn")
+        assert (answer.usage.input_tokens, answer.usage.output_tokens) == (5, 3)
+        with anthropics.messages.stream(**asked) as stream:
+            assert list(stream.text_stream) == ["hello", " wide", " world"]
+            assert stream.get_final_message().usage.output_tokens == 3
+
+
 def test_embeddings_are_the_same_in_both_encodings(client, loose_client):
     """Equal texts have equal vectors of length 1, others have others; base64 holds the same numbers."""
     texts = ["a", "b", "a"]
@@ -181,6 +231,11 @@ BAD = [
     ("POST", "/v1/moderations", {}, 400, "input"),
     ("POST", "/v1/images/generations", {"prompt": ""}, 400, "prompt"),
     ("POST", "/v1/images/generations", {"prompt": "a", "n": 11}, 400, "n"),
+    ("POST", "/v1/messages", {"model": "m"}, 400, "messages"),
+    ("POST", "/v1/messages", {"messages": HELLO, "stream": True}, 400, "model"),
+    ("POST", "/v1/responses", {"model": "m"}, 400, "input"),
+    ("POST", "/v1/responses", {"model": "m", "input": ["a"]}, 400, "input"),
+    ("POST", "/v1/responses", {"input": "a", "stream": True}, 400, "model"),
     ("POST", "/v1/chat/completions", [1], 400, None),
     ("POST", "/v1/audio/speech", {}, 404, None),
     ("GET", "/v1/chat/completions", None, 405, None),

@@ -158,7 +158,7 @@ class Reader:
         if block.language == "json":
             assert same(json.loads(block.text), json.loads(output)), f"{where}: got {output}"
         else:
-            output = re.sub(r"\s+\n", "\n", output.rstrip() + "\n")
+            output = re.sub(r"[ \r]+\n", "\n", output.rstrip() + "\n")
             assert matches(block.text, output), f"{where}: got\n{output}"
 
     def _real(self, text: str) -> str:
@@ -213,7 +213,11 @@ class Reader:
         if program == "export":
             self.env.update(re.findall(r"^(\w+)=(.*)", "\n".join(arguments), re.MULTILINE))
             return ""
-        if arguments[:1] == ["check"]:
+        if program == "echo":
+            text, _, name = arguments
+            (self.folder / name).write_text(text)
+            return ""
+        if arguments[:1] in (["check"], ["try"]):
             return self._finished(command(*arguments))
         return self._served(program, arguments)
 

@@ -22,6 +22,8 @@ def read(*model_list, environ=None, headers=None):
         ("*", "*", "any/thing", "any/thing"),
         ("*", "openai/*", "any", "any"),
         ("openai/*", "openai/*", "openai/gpt-4o", "gpt-4o"),
+        ("openai/*", "openai/*", "gpt-4o", "gpt-4o"),
+        ("openai/gpt-*", "openai/gpt-*", "gpt-4o", "gpt-4o"),
         ("claude-*", "openai/vendor.claude-*-v2", "claude-x", "vendor.claude-x-v2"),
         ("a-*-b-*", "openai/*/*", "a-1-b-2", "1/2"),
         ("a-*-b-*", "openai/x-*", "a-1-b-2", "x-1"),
@@ -135,6 +137,8 @@ def test_patterns_are_not_listed():
         ([entry("a", "m", timeout=0)], "model_list[0].litellm_params.timeout: must be"),
         ([entry("a", "m", timeout=True)], "model_list[0].litellm_params.timeout: must be"),
         ([entry("a", "m", timeout=float("nan"))], "model_list[0].litellm_params.timeout: must be"),
+        ([entry("a", "m", timeout=float("inf"))], "model_list[0].litellm_params.timeout: must be"),
+        ([entry("a", "m", timeout=10**400)], "model_list[0].litellm_params.timeout: must be"),
     ],
 )  # fmt: skip
 def test_wrong_entry_is_one_line_that_names_it(model_list, problem):

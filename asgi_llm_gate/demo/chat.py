@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def answer(data: Json) -> Json:
     """Return a chat completion whose every choice repeats the last message."""
-    heard, n = _heard(data), count(data, "n", 1, MAX_N)
+    heard, n = last_message(data), count(data, "n", 1, MAX_N)
     choices: list[Json] = [
         {
             "index": index,
@@ -33,7 +33,7 @@ def answer(data: Json) -> Json:
 
 def chunks(data: Json) -> Iterator[Json]:
     """Yield the chunks of the same as a stream: the choices in turn, a token each, and usage if it was asked for."""
-    heard, n = _heard(data), count(data, "n", 1, MAX_N)
+    heard, n = last_message(data), count(data, "n", 1, MAX_N)
     head = _head(data, "chat.completion.chunk")
     unused: Json = {"usage": None} if wants_usage(data) else {}
     deltas: list[Json] = [{"role": "assistant", "content": "", "refusal": None}]
@@ -58,7 +58,12 @@ def _head(data: Json, kind: str) -> Json:
     }
 
 
-def _heard(data: Json) -> str:
+def last_message(data: Json) -> str:
+    """Return the text of the last message.
+
+    Raises:
+        GateError: 400, there is none.
+    """
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise invalid("messages", "must be a list of messages that is not empty")

@@ -11,7 +11,7 @@ import orjson
 from asgi_llm_gate import sse
 from asgi_llm_gate.answer import EVENT_STREAM, Answer
 from asgi_llm_gate.body import Head, decode, read_body
-from asgi_llm_gate.demo import chat, embeddings, images, moderations, text
+from asgi_llm_gate.demo import chat, embeddings, images, messages, moderations, responses, text
 from asgi_llm_gate.endpoints import ENDPOINTS, Routes
 from asgi_llm_gate.errors import GateError, error_answer
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from asgi_llm_gate.shapes import Json
+    from asgi_llm_gate.shapes import Json, Stream
 
 _MAX_BODY_BYTES = 10_000_000
 _MAX_VALUES = 500_000
@@ -31,15 +31,22 @@ _ANSWERS: Mapping[str, Callable[[Json], Json]] = {
     "embeddings": embeddings.answer,
     "image_generation": images.answer,
     "moderation": moderations.answer,
+    "responses": responses.answer,
+    "anthropic_messages": messages.answer,
 }
-_STREAMS: Mapping[str, Callable[[Json], Iterator[Json]]] = {"completion": chat.chunks, "text_completion": text.chunks}
+_STREAMS: Mapping[str, Callable[[Json], Iterator[Json]]] = {
+    "completion": chat.chunks,
+    "text_completion": text.chunks,
+    "responses": responses.chunks,
+    "anthropic_messages": messages.chunks,
+}
 
 
 class EchoModel:
-    """Answer every endpoint whose calls the gate inspects, in OpenAI's shapes, under whatever model name is asked for.
+    """Answer OpenAI's endpoints for text, embeddings, moderations and images, and Anthropic's for messages.
 
-    Completions repeat the last user message or the prompt, a word a token. Streams send one chunk a token and stop when
-    the client goes away.
+    Any model's name will do. The last message, the prompt or the input's last item is repeated, a word a token. Streams
+    send one chunk a token and stop when the client goes away.
 
     Args:
         pause: Seconds between the chunks of a stream.
@@ -77,7 +84,7 @@ class EchoModel:
         if data is None:
             return
         if data.get("stream") and endpoint.call_type in _STREAMS:
-            await self._stream(_STREAMS[endpoint.call_type](data), receive, send)
+            await self._stream(_STREAMS[endpoint.call_type](data), endpoint.shape.open_stream(), receive, send)
         else:
             await Answer(200, orjson.dumps(_ANSWERS[endpoint.call_type](data))).send(send)
 
@@ -87,7 +94,8 @@ class EchoModel:
         model = {"id": "echo", "object": "model", "created": self._created, "owned_by": "asgi-llm-gate"}
         return Answer(200, orjson.dumps({"object": "list", "data": [model]}))
 
-    async def _stream(self, chunks: Iterator[Json], receive: Receive, send: Send) -> None:
+    async def _stream(self, chunks: Iterator[Json], form: Stream | None, receive: Receive, send: Send) -> None:
+        assert form is not None  # noqa: S101  # what is streamed has the form of a stream
         first = next(chunks)  # what is wrong with the request shows here, while a status can still say so
         async with anyio.create_task_group() as group:
 
@@ -98,11 +106,12 @@ class EchoModel:
             group.start_soon(stop_with_the_client)
             headers = [(b"content-type", EVENT_STREAM), (b"cache-control", b"no-cache")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await _send_event(send, sse.encode(first))
+            await _send_event(send, sse.encode(first, form.event_name(first)))
             for chunk in chunks:
                 await anyio.sleep(self._pause)
-                await _send_event(send, sse.encode(chunk))
-            await _send_event(send, sse.DONE)
+                await _send_event(send, sse.encode(chunk, form.event_name(chunk)))
+            if form.ends_with_done:
+                await _send_event(send, sse.DONE)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             group.cancel_scope.cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,14 +81,18 @@ class Routes:
         self.only = upstreams[0] if len(places) == 1 else None
 
     def pick(self, model: str) -> Deployment | None:
-        """Find the deployment whose turn it is to serve a model; an exact name goes before any pattern."""
+        """Find the deployment whose turn it is to serve a model; an exact name goes before any pattern.
+
+        Patterns are tried on the model as it is, then as one of OpenAI's: ``openai/*`` stands for ``gpt-4o`` too.
+        """
         if model in self._exact:
             return next(self._exact[model]).named(model, ())
         if len(model) > _MAX_NAME:
             return None
-        for pattern, turn in self._patterns:
-            if match := pattern.fullmatch(model):
-                return next(turn).named(model, match.groups())
+        for name in (model, f"{_OPENAI}{model}"):
+            for pattern, turn in self._patterns:
+                if match := pattern.fullmatch(name):
+                    return next(turn).named(model, match.groups())
         return None
 
 
@@ -186,7 +191,7 @@ def _headers(value: Any) -> Headers:
 def _seconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         raise ValueError("must be a number of seconds above 0")
     return float(value)
 
