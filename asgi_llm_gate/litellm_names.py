@@ -8,29 +8,33 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import logging
+import os
 import sys
 from contextlib import contextmanager
+from enum import StrEnum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from starlette import status
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 
 from asgi_llm_gate.auth import UserAPIKeyAuth
 from asgi_llm_gate.cache import DualCache, InMemoryCache
-from asgi_llm_gate.callhooks import CallHooks
 from asgi_llm_gate.endpoints import get_formatted_prompt
+from asgi_llm_gate.litellm_errors import EXCEPTIONS, ModifyResponseException, ProxyException
+from asgi_llm_gate.litellm_guardrail import (
+    CustomGuardrail,
+    CustomLogger,
+    GuardrailEventHooks,
+    add_guardrail_to_applied_guardrails_header,
+    log_guardrail_information,
+)
 from asgi_llm_gate.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-
-class CustomLogger(CallHooks):
-    """The base class of LiteLLM's handlers; it takes whatever arguments a handler passes on."""
-
-    def __init__(self, *_args: Any, **_options: Any) -> None:
-        super().__init__()
 
 
 class HTTPException(StarletteHTTPException):
@@ -40,27 +44,90 @@ class HTTPException(StarletteHTTPException):
         super().__init__(status_code, detail, headers)
 
 
+class CallTypes(StrEnum):
+    """LiteLLM's words for the types of calls."""
+
+    completion = "completion"
+    acompletion = "acompletion"
+    text_completion = "text_completion"
+    atext_completion = "atext_completion"
+    embedding = "embedding"
+    aembedding = "aembedding"
+    image_generation = "image_generation"
+    aimage_generation = "aimage_generation"
+    moderation = "moderation"
+    amoderation = "amoderation"
+    transcription = "transcription"
+    atranscription = "atranscription"
+    speech = "speech"
+    aspeech = "aspeech"
+    rerank = "rerank"
+    arerank = "arerank"
+    responses = "responses"
+    aresponses = "aresponses"
+    anthropic_messages = "anthropic_messages"
+
+
+def get_secret_str(secret_name: str, default_value: str | None = None) -> str | None:
+    """Return an environment variable, as LiteLLM does where no secret manager is set up."""
+    return os.environ.get(secret_name.removeprefix("os.environ/"), default_value)
+
+
 _logger = logging.getLogger("asgi_llm_gate.handlers")
-_RESPONSES = dict.fromkeys(("ModelResponse", "ModelResponseStream", "Choices", "Message", "EmbeddingResponse"), Record)
+_LOGGERS = dict.fromkeys(("verbose_logger", "verbose_proxy_logger", "verbose_router_logger"), _logger)
+_RESPONSES = dict.fromkeys(
+    (
+        *("ModelResponse", "ModelResponseStream", "Choices", "StreamingChoices", "Message", "Delta", "Usage"),
+        *("EmbeddingResponse", "ImageResponse", "TextCompletionResponse", "TextChoices"),
+    ),
+    Record,
+)
+# Names of annotations.
+_TYPED = {
+    "CallTypesLiteral": str,
+    **dict.fromkeys(("LLMResponseTypes", "StandardLoggingPayload", "GenericGuardrailAPIInputs"), dict),
+    "StandardLoggingGuardrailInformation": dict,
+}
 _CACHES = {"DualCache": DualCache, "InMemoryCache": InMemoryCache}
+_CALLER = {"UserAPIKeyAuth": UserAPIKeyAuth}
+_PROMPT = {"get_formatted_prompt": get_formatted_prompt}
+_GUARDRAIL = {
+    "CustomGuardrail": CustomGuardrail,
+    "ModifyResponseException": ModifyResponseException,
+    "log_guardrail_information": log_guardrail_information,
+}
 
 # Each module and what it offers; the names of its submodules are added to it.
 _MODULES: Mapping[str, Mapping[str, Any]] = {
-    "litellm": {"ModelResponse": Record},
-    "litellm._logging": {"verbose_proxy_logger": _logger, "verbose_logger": _logger},
+    "litellm": {**_RESPONSES, **EXCEPTIONS, "DualCache": DualCache, "get_secret_str": get_secret_str},
+    "litellm._logging": _LOGGERS,
     "litellm.caching": _CACHES,
     "litellm.caching.caching": _CACHES,
     "litellm.caching.dual_cache": _CACHES,
     "litellm.caching.in_memory_cache": _CACHES,
+    "litellm.exceptions": EXCEPTIONS,
     "litellm.integrations": {},
+    "litellm.integrations.custom_guardrail": _GUARDRAIL,
     "litellm.integrations.custom_logger": {"CustomLogger": CustomLogger},
+    "litellm.litellm_core_utils": {},
+    "litellm.litellm_core_utils.llm_response_utils": {},
+    "litellm.litellm_core_utils.llm_response_utils.get_formatted_prompt": _PROMPT,
     "litellm.proxy": {},
-    "litellm.proxy._types": {"UserAPIKeyAuth": UserAPIKeyAuth},
-    "litellm.proxy.proxy_server": {"UserAPIKeyAuth": UserAPIKeyAuth, "DualCache": DualCache},
+    "litellm.proxy._types": {**_CALLER, "ProxyException": ProxyException},
+    "litellm.proxy.common_utils": {},
+    "litellm.proxy.common_utils.callback_utils": {
+        "add_guardrail_to_applied_guardrails_header": add_guardrail_to_applied_guardrails_header
+    },
+    "litellm.proxy.proxy_server": {**_CALLER, "DualCache": DualCache, "ProxyException": ProxyException},
+    "litellm.secret_managers": {},
+    "litellm.secret_managers.main": {"get_secret_str": get_secret_str},
     "litellm.types": {},
-    "litellm.types.utils": {**_RESPONSES, "CallTypesLiteral": str},
-    "litellm.utils": {**_RESPONSES, "get_formatted_prompt": get_formatted_prompt},
-    "fastapi": {"HTTPException": HTTPException, "Request": Request},
+    "litellm.types.guardrails": {"GuardrailEventHooks": GuardrailEventHooks},
+    "litellm.types.llms": {},
+    "litellm.types.llms.openai": {"AllMessageValues": dict, "ResponsesAPIResponse": Record},
+    "litellm.types.utils": {**_RESPONSES, **_TYPED, "CallTypes": CallTypes},
+    "litellm.utils": {**_RESPONSES, **_PROMPT},
+    "fastapi": {"HTTPException": HTTPException, "Request": Request, "Response": Response, "status": status},
     "fastapi.exceptions": {"HTTPException": HTTPException},
 }
 
