@@ -57,8 +57,8 @@ def as_guard(callback: object) -> object:
         hooks["async_pre_call_hook"] = partial(_note_request, before)
     kind = type(type(callback).__name__, (_Guard,), {})
     guard: object = kind(callback, hooks)
-    if own:
-        vars(guard).update(streaming_window=math.inf, streaming_channels=CHANNELS)
+    more = {"streaming_window": math.inf, "streaming_channels": CHANNELS} if own else {"_native_guardrail": callback}
+    vars(guard).update(more)
     return guard
 
 
@@ -131,7 +131,7 @@ class _Applied:
             return texts
         given: dict[str, Any] = {"request_data": data, "input_type": input_type, "logging_obj": None, "images": None}
         if self._form == "text":
-            return [await self._call([text], {**given, "text": text}) for text in texts]
+            return [(await self._call([text], {**given, "text": text}))[0] for text in texts]
         if self._form == "texts":
             return await self._call(texts, {**given, "texts": list(texts)})
         inputs: dict[str, Any] = {"texts": list(texts), "model": data.get("model")}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from asgi_llm_gate.callhooks import STAGES, CallHooks
 from asgi_llm_gate.deadline import within
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error, rejection
-from asgi_llm_gate.record import Record, as_record
+from asgi_llm_gate.litellm_objects import Objects, record_of
+from asgi_llm_gate.record import Record
 from asgi_llm_gate.shapes import CHANNELS
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class HookFailedError(GateError):
 class Hook:
     """One method of one callback, with what is known of it before the first call."""
 
-    __slots__ = ("_arguments", "_method", "callback", "name", "on_error", "timeout")
+    __slots__ = ("_arguments", "_method", "_objects", "callback", "name", "on_error", "timeout")
 
     def __init__(self, callback: object, method: str, *, timeout: float, on_error: OnError) -> None:
         self.callback = callback
@@ -46,6 +47,7 @@ class Hook:
         self.on_error: OnError = _own(callback, "on_hook_error", on_error)
         self._method: Callable[..., Any] = getattr(callback, method)
         self._arguments = accepted(self._method, STAGES[method], self.name)
+        self._objects: dict[str, Objects] = {}
 
     async def __call__(self, accept: Callable[[Any], Any] = lambda result: result, /, **available: Any) -> Any:
         """Call the hook with what its signature accepts, and have its result accepted.
@@ -62,6 +64,13 @@ class Hook:
         except Exception as exc:
             self.judge(exc)
             return None
+
+    def objects(self, call_type: str) -> Objects:
+        """Return what makes LiteLLM's objects of an endpoint's records, where the callback needs them."""
+        found = self._objects.get(call_type)
+        if found is None:
+            found = self._objects[call_type] = Objects(self.callback, call_type)
+        return found
 
     def start(self, **available: Any) -> Any:
         """Call the method, and return what it gives: a result, something to await, an iterator."""
@@ -154,7 +163,7 @@ def replacement(kind: type[Record], result: Any) -> Record | None:
     """Read what a success hook returned: None, or a new response, as a record of a kind."""
     if isinstance(result, Exception):
         raise result
-    response = None if result is None else as_record(result, kind)
+    response = None if result is None else record_of(result, kind)
     if response is not None and not isinstance(response, Record):
         raise TypeError(f"a success hook returned {type(result).__name__}; expected a response or None")
     return response

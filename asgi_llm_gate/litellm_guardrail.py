@@ -67,7 +67,11 @@ class CustomGuardrail(CustomLogger):
         return self.event_hook is None or self.default_on or self.guardrail_name in requested(data)
 
     async def apply_guardrail(
-        self, inputs: dict[str, Any], request_data: dict[str, Any], input_type: str, logging_obj: Any = None
+        self,
+        inputs: dict[str, Any],
+        request_data: dict[str, Any],  # noqa: ARG002  # LiteLLM's signature
+        input_type: str,  # noqa: ARG002
+        logging_obj: Any = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Return texts in the place of those in ``inputs["texts"]``, or raise to refuse them."""
         return inputs

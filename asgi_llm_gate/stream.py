@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.errors import GateError
-from asgi_llm_gate.window import TextTooLongError, Window, WholeText
+from asgi_llm_gate.window import TextTooLongError, WholeText, Window
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
