@@ -45,6 +45,8 @@ def as_guard(callback: object) -> object:
     Raises:
         TypeError: A method needs an argument that the gate does not have.
     """
+    if isinstance(callback, _Guard):
+        return callback
     own = _applies(callback)
     if not own and not callable(getattr(callback, "should_run_guardrail", None)):
         return callback

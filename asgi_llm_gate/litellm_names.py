@@ -5,6 +5,7 @@ An installed litellm or fastapi always wins: what is offered here is looked for 
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import logging
@@ -164,15 +165,55 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         vars(module).update(_MODULES[module.__name__])
 
 
+_PROXY_SERVER = "litellm.proxy.proxy_server"
+
+
+class _ProxyServerFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds an installed LiteLLM's proxy, and makes do where only LiteLLM itself is installed, not what its proxy needs.
+
+    Handlers import the proxy's module for two names, which LiteLLM has elsewhere too.
+    """
+
+    def __init__(self) -> None:
+        self._loader: importlib.abc.Loader | None = None
+        self._makeshift: ModuleType | None = None
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path) if fullname == _PROXY_SERVER else None
+        if spec is not None:
+            self._loader, spec.loader = spec.loader, self
+        return spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert self._loader is not None  # noqa: S101  # `find_spec` came first
+        try:
+            self._loader.exec_module(module)
+        except ImportError:
+            self._makeshift = module
+            module.UserAPIKeyAuth = importlib.import_module("litellm.proxy._types").UserAPIKeyAuth  # type: ignore[attr-defined]
+            module.DualCache = importlib.import_module("litellm.caching").DualCache  # type: ignore[attr-defined]
+
+    def forget(self) -> None:
+        """Take what was made do with out of sight."""
+        if self._makeshift is not None:
+            sys.modules.pop(_PROXY_SERVER, None)
+            vars(sys.modules["litellm.proxy"]).pop("proxy_server", None)
+
+
 @contextmanager
 def importable() -> Iterator[None]:
     """Make the names importable for as long as the block runs; for one thread at a time."""
-    finder = _Finder()
+    finder, proxy = _Finder(), _ProxyServerFinder()
+    sys.meta_path.insert(0, proxy)
     sys.meta_path.append(finder)
     try:
         yield
     finally:
+        sys.meta_path.remove(proxy)
         sys.meta_path.remove(finder)
+        proxy.forget()
         for name in [name for name, module in sys.modules.items() if type(module) is _Module]:
             del sys.modules[name]
 
