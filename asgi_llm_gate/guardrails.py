@@ -36,6 +36,9 @@ _EVENTS: Mapping[str, GuardrailEventHooks] = {
 _FORMS = ("inputs", "texts", "text")
 _ARGUMENTS = frozenset({*_FORMS, "request_data", "input_type", "logging_obj", "images"})
 
+# A stream's texts are looked at whole, and all of them.
+_OF_STREAMS: Mapping[str, Any] = {"streaming_window": math.inf, "streaming_channels": CHANNELS}
+
 _HookMethod = Callable[..., Any]
 
 
@@ -59,8 +62,9 @@ def as_guard(callback: object) -> object:
         hooks["async_pre_call_hook"] = partial(_note_request, before)
     kind = type(type(callback).__name__, (_Guard,), {})
     guard: object = kind(callback, hooks)
-    more = {"streaming_window": math.inf, "streaming_channels": CHANNELS} if own else {"_native_guardrail": callback}
-    vars(guard).update(more)
+    vars(guard).update(_OF_STREAMS if own else {"_native_guardrail": callback})
+    if own:
+        vars(guard)["wants_stream"] = partial(_wants_stream, callback)
     return guard
 
 
@@ -212,6 +216,14 @@ def _may_run(callback: object, method: str) -> bool:
 
 def _is_on_request(callback: object) -> bool:
     return getattr(callback, "event_hook", None) is not None and not getattr(callback, "default_on", False)
+
+
+def _wants_stream(guardrail: Any, data: dict[str, Any]) -> bool:
+    """Tell whether a stream must be held for a guardrail; one that can't say will not be able to at its end either."""
+    try:
+        return _runs(guardrail, data, GuardrailEventHooks.post_call)
+    except Exception:
+        return True
 
 
 def _runs(guardrail: Any, data: dict[str, Any], event: GuardrailEventHooks) -> bool:

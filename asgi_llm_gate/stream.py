@@ -41,6 +41,11 @@ class TextHook:
         own: float | None = getattr(hook.callback, "streaming_window", None)
         self.window = window if own is None else own
 
+    def wants(self, data: Json) -> bool:
+        """Tell whether the hook is to see a call's stream: all do but guardrails that were not asked for."""
+        wants_stream: Any = getattr(self.hook.callback, "wants_stream", None)
+        return wants_stream is None or bool(wants_stream(data))
+
     def look_ahead(self) -> Window | WholeText:
         """Return what holds one text back for the hook."""
         return WholeText() if self.window == math.inf else Window(int(self.window))
@@ -103,7 +108,7 @@ class TextEditor:
     """
 
     def __init__(self, hooks: Sequence[TextHook], stream: Stream, arguments: Mapping[str, Any]) -> None:
-        self._hooks = hooks
+        self._hooks = [hook for hook in hooks if hook.wants(arguments["data"])]
         self._stream = stream
         self._arguments = arguments
         self._texts: dict[TextName, _Text] = {}
