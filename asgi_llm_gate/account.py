@@ -115,7 +115,8 @@ class Account:
         pending.add(ticket)
         try:
             for hook in hooks:
-                await _told(hook, event)
+                response = hook.objects(self._endpoint.call_type).whole(event.get("response_obj"))
+                await _told(hook, {**event, "response_obj": response})
         finally:
             pending.discard(ticket)
 

@@ -93,7 +93,7 @@ class CallHooks:
         A callback's ``streaming_channels`` say which texts it wants: of ``text`` (the default), ``tool_calls``,
         ``refusal`` and ``reasoning``. Its ``streaming_window`` (characters) holds that much text back, so that what a
         stream cuts in two is seen whole; the hook is then called with all text not yet released, and must be
-        idempotent, as masking is.
+        idempotent, as masking is. With ``math.inf`` it is called once, when the text is whole.
 
         The piece also has ``.channel`` and ``.index``, the choice's.
 

@@ -14,6 +14,7 @@ from asgi_llm_gate.errors import GateError, Rejection, UpstreamError, internal_e
 from asgi_llm_gate.event_reply import EventReply
 from asgi_llm_gate.hooks import replacement
 from asgi_llm_gate.keepalive import KeepAlive
+from asgi_llm_gate.litellm_objects import record_of
 from asgi_llm_gate.moderation import Hold, Moderation
 from asgi_llm_gate.nest import Nest
 from asgi_llm_gate.record import as_record
@@ -178,7 +179,13 @@ class Delivery:
         if plan.iterator:
             kind = exchange.endpoint.shape.Response
             nest = Nest(
-                plan.iterator, arguments, kind, emit=reply.emit, failed=reply.fail, ended=self._generators_ended
+                plan.iterator,
+                arguments,
+                kind,
+                exchange.endpoint.call_type,
+                emit=reply.emit,
+                failed=reply.fail,
+                ended=self._generators_ended,
             )
             self._nest = nest
             reply.nest_in(nest, kind)
@@ -208,15 +215,15 @@ class Delivery:
         response: Any = as_record({"text": collected.text(limit)} if text else collected.decoded(limit), kind)
         before = orjson.dumps(response)
         for hook in self._plan.success:
-            # What an earlier hook put inside may be plain dicts.
-            response = as_record(response, kind)
+            given = hook.objects(exchange.endpoint.call_type).whole(response)
             result = await hook(
                 partial(replacement, kind),
                 data=exchange.call.data,
                 user_api_key_dict=exchange.caller,
-                response=response,
+                response=given,
             )
-            response = response if result is None else result
+            # What a hook put inside may be plain dicts.
+            response = record_of(given if result is None else result, kind)
         exchange.response = response
         try:
             after = orjson.dumps(response)

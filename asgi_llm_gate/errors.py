@@ -19,6 +19,13 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
+# LiteLLM's exceptions with a message for the user, and those of guardrails that had no status in every version.
+_MESSAGES = frozenset({"RejectedRequestError", "ModifyResponseException"})
+_GUARDRAILS = frozenset({"GuardrailRaisedException", "BlockedPiiEntityError"})
+
+# LiteLLM's exceptions put the names of their classes before what their author said.
+_PREFIXES = re.compile(r"\A(?:litellm\.\w+: )+")
+
 # Headers of an exception that would contradict the envelope's own framing.
 FRAMING = frozenset({"connection", "content-encoding", "content-length", "content-type", "transfer-encoding"})
 
@@ -104,11 +111,12 @@ def intended(exc: BaseException) -> GateError | None:
 
     Anything with an integer ``status_code`` from 400 to 599 is meant: the HTTPException of Starlette and
     FastAPI, REST framework's APIException, ``openai.APIStatusError``. Its message is ``detail``, else
-    ``message``, else its text; of a detail that is a mapping, the text under ``error`` or ``message``.
+    ``message``, else its text; of a detail that is a mapping, the text under ``error`` or ``message``. LiteLLM's
+    exceptions without a status are known by their names.
     """
     if isinstance(exc, GateError):
         return exc
-    status = getattr(exc, "status_code", None)
+    status = _status(exc)
     if not isinstance(status, int) or not 400 <= status <= 599:
         return None
     fields = _detail_fields(_detail(exc))
@@ -120,6 +128,13 @@ def intended(exc: BaseException) -> GateError | None:
         code=_text(fields.get("code")) or _text(getattr(exc, "code", None)) or str(status),
         headers=_headers(exc),
     )
+
+
+def rejection(exc: Exception) -> Rejection | None:
+    """Read an exception as a message for the user: a `Rejection`, or one of LiteLLM's two that carry such a message."""
+    if isinstance(exc, Rejection):
+        return exc
+    return Rejection(_text(_detail(exc)) or "") if _names(exc) & _MESSAGES else None
 
 
 def error_fields(error: GateError) -> dict[str, str | None]:
@@ -165,11 +180,27 @@ def sendable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _names(exc: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(exc).__mro__}
+
+
+def _status(exc: BaseException) -> Any:
+    status = getattr(exc, "status_code", None)
+    if status is not None:
+        return status
+    names = _names(exc)
+    if "ProxyException" in names:
+        code = str(getattr(exc, "code", None))
+        return int(code) if code.isdecimal() else 500
+    return 400 if names & _GUARDRAILS else None
+
+
 def _detail(exc: BaseException) -> Any:
     """Return what an exception says: its detail or message; its own text only where it has neither."""
     if not hasattr(exc, "detail") and not hasattr(exc, "message"):
         return str(exc)
-    return getattr(exc, "detail", None) or getattr(exc, "message", None)
+    detail = getattr(exc, "detail", None) or getattr(exc, "message", None)
+    return _PREFIXES.sub("", detail) if isinstance(detail, str) else detail
 
 
 def _detail_fields(detail: Any) -> Mapping[str, Any]:

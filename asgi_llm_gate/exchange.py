@@ -222,7 +222,7 @@ class Exchange:
                     added_headers,
                     data=self.call.data,
                     user_api_key_dict=self.caller,
-                    response=self.response,
+                    response=hook.objects(self.endpoint.call_type).whole(self.response),
                     request_headers=self.call.headers,
                 )
                 added.update(result or {})

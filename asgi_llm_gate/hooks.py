@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_llm_gate.callhooks import STAGES, CallHooks
 from asgi_llm_gate.deadline import within
-from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error
-from asgi_llm_gate.record import Record, as_record
+from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error, rejection
+from asgi_llm_gate.litellm_objects import Objects, record_of
+from asgi_llm_gate.record import Record
 from asgi_llm_gate.shapes import CHANNELS
 
 if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
 
 logger = logging.getLogger("asgi_llm_gate")
+
+_BASES = frozenset({"litellm.integrations.custom_logger", "litellm.integrations.custom_guardrail"})
 
 OnError = Literal["reject", "allow"]
 
@@ -35,7 +38,7 @@ class HookFailedError(GateError):
 class Hook:
     """One method of one callback, with what is known of it before the first call."""
 
-    __slots__ = ("_arguments", "_method", "callback", "name", "on_error", "timeout")
+    __slots__ = ("_arguments", "_method", "_objects", "callback", "name", "on_error", "timeout")
 
     def __init__(self, callback: object, method: str, *, timeout: float, on_error: OnError) -> None:
         self.callback = callback
@@ -43,7 +46,8 @@ class Hook:
         self.timeout: float = _own(callback, "hook_timeout", timeout)
         self.on_error: OnError = _own(callback, "on_hook_error", on_error)
         self._method: Callable[..., Any] = getattr(callback, method)
-        self._arguments = _accepted(self._method, STAGES[method], self.name)
+        self._arguments = accepted(self._method, STAGES[method], self.name)
+        self._objects: dict[str, Objects] = {}
 
     async def __call__(self, accept: Callable[[Any], Any] = lambda result: result, /, **available: Any) -> Any:
         """Call the hook with what its signature accepts, and have its result accepted.
@@ -61,6 +65,13 @@ class Hook:
             self.judge(exc)
             return None
 
+    def objects(self, call_type: str) -> Objects:
+        """Return what makes LiteLLM's objects of an endpoint's records, where the callback needs them."""
+        found = self._objects.get(call_type)
+        if found is None:
+            found = self._objects[call_type] = Objects(self.callback, call_type)
+        return found
+
     def start(self, **available: Any) -> Any:
         """Call the method, and return what it gives: a result, something to await, an iterator."""
         return self._method(**{name: available[name] for name in self._arguments})
@@ -72,7 +83,10 @@ class Hook:
             Exception: What the hook raised on purpose.
             HookFailedError: In place of a crash.
         """
-        if isinstance(exc, Rejection | HookFailedError) or intended(exc):
+        refused = rejection(exc)
+        if refused is not None and refused is not exc:
+            raise refused from exc
+        if refused or isinstance(exc, HookFailedError) or intended(exc):
             raise exc
         logger.error("%s failed (on_hook_error: %s)", self.name, self.on_error, exc_info=exc)
         if self.on_error != "allow":
@@ -89,9 +103,15 @@ def chain(callbacks: Iterable[object], method: str, *, timeout: float, on_error:
 
 
 def overrides(callback: object, method: str) -> bool:
-    """Tell whether a callback defines a hook itself, in its class, a base class or on the object."""
+    """Tell whether a callback defines a hook itself, in its class, a base class or on the object.
+
+    What `CallHooks` has does nothing, and neither does what LiteLLM's own base classes have.
+    """
     defined = getattr(callback, method, None)
-    return callable(defined) and getattr(defined, "__func__", None) is not getattr(CallHooks, method, None)
+    function = getattr(defined, "__func__", None)
+    if function is None:
+        return callable(defined)
+    return function is not getattr(CallHooks, method, None) and function.__module__ not in _BASES
 
 
 def check(callback: object) -> None:
@@ -105,8 +125,8 @@ def check(callback: object) -> None:
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
         raise TypeError(f"{name}.hook_timeout: expected seconds above 0, got {timeout!r}")
     window = _own(callback, "streaming_window", 0)
-    if not isinstance(window, int) or isinstance(window, bool) or window < 0:
-        raise TypeError(f"{name}.streaming_window: expected a whole number from 0, got {window!r}")
+    if window != math.inf and (not isinstance(window, int) or isinstance(window, bool) or window < 0):
+        raise TypeError(f"{name}.streaming_window: expected a whole number from 0, or math.inf, got {window!r}")
     channels = _own(callback, "streaming_channels", ())
     if not set([channels] if isinstance(channels, str) else channels) <= set(CHANNELS):
         raise TypeError(f"{name}.streaming_channels: expected some of {', '.join(CHANNELS)}, got {channels!r}")
@@ -114,7 +134,7 @@ def check(callback: object) -> None:
         raise TypeError(f"{name}.on_hook_error: expected reject or allow, got {_own(callback, 'on_hook_error', '')!r}")
     for method, available in STAGES.items():
         if overrides(callback, method):
-            _accepted(getattr(callback, method), available, f"{name}.{method}")
+            accepted(getattr(callback, method), available, f"{name}.{method}")
 
 
 def _own(callback: object, attribute: str, default: Any) -> Any:
@@ -143,7 +163,7 @@ def replacement(kind: type[Record], result: Any) -> Record | None:
     """Read what a success hook returned: None, or a new response, as a record of a kind."""
     if isinstance(result, Exception):
         raise result
-    response = None if result is None else as_record(result, kind)
+    response = None if result is None else record_of(result, kind)
     if response is not None and not isinstance(response, Record):
         raise TypeError(f"a success hook returned {type(result).__name__}; expected a response or None")
     return response
@@ -181,7 +201,7 @@ async def report_failure(
     return replaced
 
 
-def _accepted(method: Callable[..., Any], available: frozenset[str], name: str) -> tuple[str, ...]:
+def accepted(method: Callable[..., Any], available: frozenset[str], name: str) -> tuple[str, ...]:
     """Return the arguments a method takes of those there are.
 
     Raises:

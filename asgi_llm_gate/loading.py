@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from asgi_llm_gate import handler_file, litellm_names
 from asgi_llm_gate.callhooks import STAGES
+from asgi_llm_gate.guardrails import as_guard
 from asgi_llm_gate.hooks import check, overrides
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def as_callback(value: object) -> object:
         value = _instance(value)
     kind = type(value).__name__
     try:
+        value = as_guard(value)
         if not any(overrides(value, name) for name in STAGES):
             raise LoadError(f"{kind} has no hook; a callback has some of {', '.join(STAGES)}")
         check(value)

@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 
 from asgi_llm_gate.hooks import Hook, HookFailedError
-from asgi_llm_gate.record import Record, as_record
+from asgi_llm_gate.litellm_objects import record_of
+from asgi_llm_gate.record import Record
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -25,6 +26,7 @@ class Nest:
         hooks: The iterator hooks, the innermost first.
         arguments: What they are given beside the chunks.
         kind: The record class of the chunks.
+        call_type: The endpoint's.
         emit: Takes each chunk that comes out.
         failed: Is told of what a generator raised.
         ended: Is told that the generators have come to their end.
@@ -35,6 +37,7 @@ class Nest:
         hooks: Sequence[Hook],
         arguments: Mapping[str, Any],
         kind: type[Record],
+        call_type: str,
         *,
         emit: Callable[[Record], Awaitable[None]],
         failed: Callable[[Exception], Awaitable[None]],
@@ -43,6 +46,7 @@ class Nest:
         self._hooks = hooks
         self._arguments = arguments
         self._kind = kind
+        self._call_type = call_type
         self._emit = emit
         self._failed = failed
         self._ended = ended
@@ -135,7 +139,7 @@ class Nest:
         async with AsyncExitStack() as generators:
             ask = self._next
             for hook in self._hooks:
-                given = _Given(ask)
+                given = _Given(ask, hook.objects(self._call_type).chunk)
                 self._stages.append(given)
                 chunks = self._through(hook, given)
                 generators.push_async_callback(_close, chunks)
@@ -163,11 +167,11 @@ class Nest:
             hook.judge(exc)
             if given.in_hand is not None:
                 yield given.in_hand
-            async for chunk in _Given(given.ask):
+            async for chunk in _Given(given.ask, lambda record: record):
                 yield chunk
 
     def _record(self, chunk: Any) -> Record:
-        record = as_record(chunk, self._kind)
+        record = record_of(chunk, self._kind)
         if not isinstance(record, Record):
             raise TypeError(f"an iterator hook yielded {type(chunk).__name__}; expected a chunk or a dict")
         return record
@@ -178,23 +182,25 @@ class _Given:
 
     Attributes:
         ask: Returns the next chunk.
+        show: Makes of a chunk what the hook is given.
         in_hand: The chunk that the hook has been given, until it yields something or asks for another.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[Record]]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[Record]], show: Callable[[Record], Any]) -> None:
         self.ask = ask
+        self.show = show
         self.in_hand: Record | None = None
         self._closed = False
 
     def __aiter__(self) -> _Given:
         return self
 
-    async def __anext__(self) -> Record:
+    async def __anext__(self) -> Any:
         if self._closed:
             raise StopAsyncIteration
         self.in_hand = None
         self.in_hand = await self.ask()
-        return self.in_hand
+        return self.show(self.in_hand)
 
     async def aclose(self) -> None:
         self._closed = True

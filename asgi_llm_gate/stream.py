@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.window import Window
+from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.window import TextTooLongError, WholeText, Window
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,8 +38,17 @@ class TextHook:
         self.hook = hook
         asked: Any = getattr(hook.callback, "streaming_channels", None) or "text"
         self.channels = frozenset([asked] if isinstance(asked, str) else asked)
-        own: int | None = getattr(hook.callback, "streaming_window", None)
+        own: float | None = getattr(hook.callback, "streaming_window", None)
         self.window = window if own is None else own
+
+    def wants(self, data: Json) -> bool:
+        """Tell whether the hook is to see a call's stream: all do but guardrails that were not asked for."""
+        wants_stream: Any = getattr(self.hook.callback, "wants_stream", None)
+        return wants_stream is None or bool(wants_stream(data))
+
+    def look_ahead(self) -> Window | WholeText:
+        """Return what holds one text back for the hook."""
+        return WholeText() if self.window == math.inf else Window(int(self.window))
 
 
 class _Text:
@@ -47,7 +58,7 @@ class _Text:
 
     def __init__(self, slot: Slot, hooks: Sequence[TextHook], arguments: Mapping[str, Any]) -> None:
         self.slot = slot
-        self._stages = [(text.hook, Window(text.window)) for text in hooks if slot.channel in text.channels]
+        self._stages = [(text.hook, text.look_ahead()) for text in hooks if slot.channel in text.channels]
         self._arguments = arguments
 
     async def push(self, piece: str) -> str:
@@ -55,6 +66,9 @@ class _Text:
         for hook, window in self._stages:
             if not piece:
                 break
+            if isinstance(window, WholeText):
+                piece = self._wait(window, piece)
+                continue
             piece = window.settle(await self._call(hook, window.take(piece)))
         return piece
 
@@ -62,8 +76,19 @@ class _Text:
         """Return what was held back: each hook's rest goes through those after it."""
         piece = ""
         for hook, window in self._stages:
-            piece = await self._call(hook, window.flush() + piece) if piece else window.flush()
+            asks = bool(piece) or isinstance(window, WholeText)
+            piece = window.flush() + piece
+            if piece and asks:
+                piece = await self._call(hook, piece)
         return piece
+
+    def _wait(self, whole: WholeText, piece: str) -> str:
+        """Hold a piece for a hook that wants the text whole: nothing of it goes out yet."""
+        try:
+            whole.hold(piece)
+        except TextTooLongError as exc:
+            raise GateError(502, "A text of the stream is too long to look at", code="response_too_large") from exc
+        return ""
 
     async def _call(self, hook: Hook, text: str) -> str:
         piece = Piece(text)
@@ -83,7 +108,7 @@ class TextEditor:
     """
 
     def __init__(self, hooks: Sequence[TextHook], stream: Stream, arguments: Mapping[str, Any]) -> None:
-        self._hooks = hooks
+        self._hooks = [hook for hook in hooks if hook.wants(arguments["data"])]
         self._stream = stream
         self._arguments = arguments
         self._texts: dict[TextName, _Text] = {}

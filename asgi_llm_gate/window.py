@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+# The most characters of one text that are held for a hook that wants it whole.
+MAX_WHOLE = 4_000_000
+
+
+class TextTooLongError(ValueError):
+    """A text that a hook wants whole is longer than may be held."""
+
 
 class Window:
     """What one hook has let go of one text, and what it still holds back.
@@ -32,4 +39,31 @@ class Window:
     def flush(self) -> str:
         """Return what is held; nothing is, from then on."""
         held, self._held = self._held, ""
+        return held
+
+
+class WholeText:
+    """What one hook waits for: a text to its end, held until then."""
+
+    __slots__ = ("_held", "_size")
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._size = 0
+
+    def hold(self, piece: str) -> None:
+        """Take one more piece.
+
+        Raises:
+            TextTooLongError: It is one too many.
+        """
+        self._size += len(piece)
+        if self._size > MAX_WHOLE:
+            raise TextTooLongError(f"a text of more than {MAX_WHOLE} characters")
+        self._held.append(piece)
+
+    def flush(self) -> str:
+        """Return the text; nothing is held from then on."""
+        held = "".join(self._held)
+        self._held.clear()
         return held

@@ -12,10 +12,13 @@ from pathlib import Path
 import fastapi
 import pytest
 from starlette.requests import Request
+from starlette.responses import Response
 
+from asgi_llm_gate import litellm_errors
 from asgi_llm_gate import CallHooks, DualCache, UserAPIKeyAuth, get_formatted_prompt
 from asgi_llm_gate.cache import InMemoryCache
 from asgi_llm_gate.errors import intended
+from asgi_llm_gate.litellm_guardrail import CustomGuardrail, GuardrailEventHooks
 from asgi_llm_gate.litellm_names import HTTPException, importable
 from asgi_llm_gate.loading import LoadError, as_callback, load
 from asgi_llm_gate.record import Record
@@ -80,6 +83,23 @@ SERVED = {
     "litellm.types.utils.Choices": Record,
     "litellm.utils.Choices": Record,
     "litellm.utils.ModelResponse": Record,
+    **{f"litellm.types.utils.{name}": Record for name in ("StreamingChoices", "Usage", "Delta", "TextCompletionResponse")},
+    "litellm.types.llms.openai.ResponsesAPIResponse": Record,
+    "litellm.RejectedRequestError": litellm_errors.RejectedRequestError,
+    "litellm.exceptions.RejectedRequestError": litellm_errors.RejectedRequestError,
+    "litellm.exceptions.BadRequestError": litellm_errors.BadRequestError,
+    "litellm.exceptions.RateLimitError": litellm_errors.LiteLLMError,
+    "litellm.exceptions.GuardrailRaisedException": litellm_errors.GuardrailRaisedException,
+    "litellm.exceptions.BlockedPiiEntityError": litellm_errors.BlockedPiiEntityError,
+    "litellm.exceptions.ModifyResponseException": litellm_errors.ModifyResponseException,
+    "litellm.integrations.custom_guardrail.ModifyResponseException": litellm_errors.ModifyResponseException,
+    "litellm.integrations.custom_guardrail.CustomGuardrail": CustomGuardrail,
+    "litellm.proxy._types.ProxyException": litellm_errors.ProxyException,
+    "litellm.types.guardrails.GuardrailEventHooks": GuardrailEventHooks,
+    "litellm.types.utils.CallTypes": str,
+    "litellm.types.utils.GenericGuardrailAPIInputs": dict,
+    "litellm.types.llms.openai.AllMessageValues": dict,
+    "fastapi.Response": Response,
     "fastapi.HTTPException": HTTPException,
     "fastapi.exceptions.HTTPException": HTTPException,
     "fastapi.Request": Request,
@@ -98,6 +118,13 @@ import litellm
 from litellm._logging import verbose_logger, verbose_proxy_logger
 from litellm.types.utils import CallTypesLiteral
 from litellm.utils import get_formatted_prompt
+from litellm.litellm_core_utils.llm_response_utils.get_formatted_prompt import get_formatted_prompt as the_same
+assert the_same is get_formatted_prompt
+from litellm.integrations.custom_guardrail import log_guardrail_information
+from litellm.proxy.common_utils.callback_utils import add_guardrail_to_applied_guardrails_header
+from litellm._logging import verbose_router_logger
+from fastapi import status
+assert status.HTTP_403_FORBIDDEN == 403
 verbose_proxy_logger.debug("loaded")
 handler = (get_formatted_prompt, verbose_logger, typing.Optional[CallTypesLiteral])
 """
@@ -122,6 +149,16 @@ handler = Handler()
 """
     handler = handler_of(tmp_path, text)
     assert as_callback(handler) is handler
+
+
+def test_a_secret_is_an_environment_variable(bare, tmp_path, monkeypatch):
+    monkeypatch.setenv("GUARD_KEY", "swordfish")
+    text = """
+from litellm.secret_managers.main import get_secret_str
+names = ("GUARD_KEY", "os.environ/GUARD_KEY", "NO_SUCH_KEY")
+handler = [get_secret_str(name) for name in names] + [get_secret_str("NO_SUCH_KEY", "none")]
+"""
+    assert handler_of(tmp_path, text) == ["swordfish", "swordfish", None, "none"]
 
 
 def test_a_submodule_is_found_as_an_attribute(bare, tmp_path):
@@ -212,6 +249,41 @@ def test_an_installed_litellm_is_not_mixed_with_the_gates_own(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path / "site")
     with pytest.raises(LoadError, match=r"No module named 'litellm\.caching'"):
         handler_of(tmp_path, "from litellm.caching.dual_cache import DualCache as handler")
+
+
+PROXY = "from litellm.proxy.proxy_server import UserAPIKeyAuth, DualCache\nhandler = UserAPIKeyAuth, DualCache"
+
+
+def install(site: Path, **modules: str) -> None:
+    """Write a litellm of some modules, each under its name below ``litellm``, with a dot for each slash."""
+    for name, text in {"__init__": "", "proxy.__init__": "", **modules}.items():
+        path = site.joinpath("litellm", *name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_a_litellm_without_what_its_proxy_needs_will_do(tmp_path, monkeypatch):
+    """It has the two names that handlers import from its proxy elsewhere too."""
+    site = tmp_path / "site"
+    modules = {
+        "proxy.proxy_server": "import no_such_server",
+        "proxy._types": "class UserAPIKeyAuth: ...",
+        "caching.__init__": "class DualCache: ...",
+    }
+    install(site, **modules)
+    monkeypatch.syspath_prepend(site)
+    caller, cache = handler_of(tmp_path, PROXY)
+    assert (caller.__module__, cache.__module__) == ("litellm.proxy._types", "litellm.caching")
+    with pytest.raises(ModuleNotFoundError, match="no_such_server"):
+        importlib.import_module("litellm.proxy.proxy_server")
+
+
+def test_an_installed_proxy_wins(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    install(site, **{"proxy.proxy_server": "UserAPIKeyAuth = DualCache = 'the real one'"})
+    monkeypatch.syspath_prepend(site)
+    assert handler_of(tmp_path, PROXY) == ("the real one", "the real one")
+    assert importlib.import_module("litellm.proxy.proxy_server").DualCache == "the real one"
 
 
 def test_an_installed_fastapi_wins(tmp_path):
