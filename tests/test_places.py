@@ -42,7 +42,10 @@ REQUESTS = {
     "embeddings": ({"input": "one", "user": "ann"}, ["one"]),
     "moderation": ({"input": [{"type": "text", "text": "one"}, "two"]}, ["one", "two"]),
     "image_generation": ({"prompt": "a cat"}, ["a cat"]),
-    "rerank": ({"query": "which", "documents": ["one", {"text": "two", "title": "three"}]}, ["which", "one", "two", "three"]),
+    "rerank": (
+        {"query": "which", "documents": ["one", {"text": "two", "title": "three"}]},
+        ["which", "one", "two", "three"],
+    ),
     "responses": (
         {
             "instructions": "be kind",
@@ -150,7 +153,9 @@ RESPONSES = {
                 {"type": "reasoning", "summary": [{"type": "summary_text", "text": "one"}]},
                 {
                     "type": "message",
-                    "content": [{"type": "output_text", "text": "two", "annotations": [], "logprobs": [{"token": "t"}]}],
+                    "content": [
+                        {"type": "output_text", "text": "two", "annotations": [], "logprobs": [{"token": "t"}]}
+                    ],
                 },
                 {"type": "function_call", "arguments": "three", "name": "f"},
             ],
