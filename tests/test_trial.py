@@ -226,6 +226,19 @@ async def test_what_has_no_end_is_told():
 
 
 @pytest.mark.anyio
+async def test_a_message_that_no_json_holds_is_shown():
+    """Half of a surrogate pair is refused with as it would be."""
+
+    class Handler:
+        def async_pre_call_hook(self, data):
+            return "a\ud800"
+
+    text = await tried(Handler())
+    assert notes(text, "async_pre_call_hook") == [r"refused with 'a\ud800'"]
+    assert part(text, "THE CLIENT GETS 200")
+
+
+@pytest.mark.anyio
 async def test_another_answer_is_compared_with_what_it_replaces():
     class Handler:
         def async_post_call_success_hook(self, response):
