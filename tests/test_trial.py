@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import anyio
+import anyio.lowlevel
 import orjson
 import pytest
 from fastapi import HTTPException
@@ -187,10 +188,16 @@ async def test_a_hook_that_takes_too_long_is_shown_as_stopped():
         hook_timeout = 0.01
 
         async def async_pre_call_hook(self, data):
+            await (anyio.sleep_forever() if data["model"] == "slow" else anyio.lowlevel.checkpoint())
+
+        async def async_post_call_streaming_iterator_hook(self, response):
+            yield await anext(response)
             await anyio.sleep_forever()
 
-    text = await tried(Handler())
+    text = await tried(Handler(), {**CHAT, "model": "slow"})
     assert notes(text, "async_pre_call_hook") == ["was stopped"]
+    text = await tried(Handler(), {**CHAT, "stream": True})
+    assert notes(text, "async_post_call_streaming_iterator_hook") == ["was stopped"]
 
 
 @pytest.mark.anyio

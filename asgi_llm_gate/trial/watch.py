@@ -167,7 +167,7 @@ def _watched_iterator(method: Callable[..., Any], name: str, steps: list[Any]) -
         clock = _Clock(step)
         tap = _Tap(given["response"], clock) if "response" in given else None
         yielded: list[Any] = []
-        raised: list[str] = []
+        outcome = ["was stopped"]
         try:
             made = method(**given if tap is None else {**given, "response": tap})
             if isinstance(made, Awaitable):
@@ -178,11 +178,13 @@ def _watched_iterator(method: Callable[..., Any], name: str, steps: list[Any]) -
                     with clock.paused():
                         yield chunk
         except Exception as exc:
-            raised.append(f"raised {described(exc)}")
+            outcome = [f"raised {described(exc)}"]
             raise
+        else:
+            outcome = []
         finally:
             clock.stop()
-            step.note((*changes(tap.given if tap else [], yielded, "chunks"), *raised))
+            step.note((*changes(tap.given if tap else [], yielded, "chunks"), *outcome))
 
     return hook
 
