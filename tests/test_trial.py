@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import anyio
+import anyio.lowlevel
 import orjson
 import pytest
 from fastapi import HTTPException
@@ -187,10 +188,16 @@ async def test_a_hook_that_takes_too_long_is_shown_as_stopped():
         hook_timeout = 0.01
 
         async def async_pre_call_hook(self, data):
+            await (anyio.sleep_forever() if data["model"] == "slow" else anyio.lowlevel.checkpoint())
+
+        async def async_post_call_streaming_iterator_hook(self, response):
+            yield await anext(response)
             await anyio.sleep_forever()
 
-    text = await tried(Handler())
+    text = await tried(Handler(), {**CHAT, "model": "slow"})
     assert notes(text, "async_pre_call_hook") == ["was stopped"]
+    text = await tried(Handler(), {**CHAT, "stream": True})
+    assert notes(text, "async_post_call_streaming_iterator_hook") == ["was stopped"]
 
 
 @pytest.mark.anyio
@@ -223,6 +230,19 @@ async def test_what_has_no_end_is_told():
     text = await tried(Handler())
     assert notes(text, "async_pre_call_hook") == ["left what is not JSON"]
     assert part(text, "THE CLIENT GETS 500")
+
+
+@pytest.mark.anyio
+async def test_a_message_that_no_json_holds_is_shown():
+    """Half of a surrogate pair is refused with as it would be."""
+
+    class Handler:
+        def async_pre_call_hook(self, data):
+            return "a\ud800"
+
+    text = await tried(Handler())
+    assert notes(text, "async_pre_call_hook") == [r"refused with 'a\ud800'"]
+    assert part(text, "THE CLIENT GETS 200")
 
 
 @pytest.mark.anyio

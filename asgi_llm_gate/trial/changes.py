@@ -26,8 +26,11 @@ def snapshot(value: Any) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """Return a value on one line, the middle of a long one left out."""
-    text = orjson.dumps(value).decode()
+    """Return a value on one line, the middle of a long one left out; what is not JSON as its repr."""
+    try:
+        text = orjson.dumps(value).decode()
+    except TypeError:
+        text = repr(value)
     if len(text) <= _MOST_SHOWN:
         return text
     half = _MOST_SHOWN // 2

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
 from time import perf_counter
 from typing import Any
 
-from asgi_llm_gate.call import OWN_KEYS
 from asgi_llm_gate.callhooks import STAGES
 from asgi_llm_gate.hooks import overrides
 from asgi_llm_gate.record import as_record
-from asgi_llm_gate.trial.changes import as_json, changes, snapshot
+from asgi_llm_gate.trial.changes import changes, snapshot
+from asgi_llm_gate.trial.looks import described, look_at, seen
 
 _ITERATOR = "async_post_call_streaming_iterator_hook"
 _TEXT = "async_post_call_streaming_hook"
@@ -62,14 +62,6 @@ class Step:
                 self.notes.append("was stopped")
 
 
-def described(exc: Exception) -> str:
-    """Return an exception's type and text; for one with a status what it answers with."""
-    status = getattr(exc, "status_code", None)
-    detail = getattr(exc, "detail", None)
-    text = as_json(snapshot(detail)) if isinstance(detail, dict) else detail or exc
-    return f"{type(exc).__name__}: {text}" if status is None else f"{type(exc).__name__} {status}: {text}"
-
-
 class _StandIn:
     """Has the hooks it is given, and all else from the callback."""
 
@@ -95,7 +87,7 @@ def watched(callback: object, steps: list[Any]) -> object:
 def _watched(method: Callable[..., Any], stage: str, name: str, steps: list[Any]) -> Callable[..., Any]:
     if stage == _ITERATOR:
         return _watched_iterator(method, name, steps)
-    look = _LOOKS.get(stage, _nothing)
+    look = look_at(stage)
     of_stream = Step(name)
 
     def begun() -> Step:
@@ -108,7 +100,7 @@ def _watched(method: Callable[..., Any], stage: str, name: str, steps: list[Any]
     @wraps(method)
     def hook(**given: Any) -> Any:
         step = begun()
-        before = _seen(given)
+        before = seen(given)
         with step.timed():
             result = method(**given)
         if isinstance(result, Awaitable):
@@ -123,85 +115,6 @@ def _watched(method: Callable[..., Any], stage: str, name: str, steps: list[Any]
         return result
 
     return hook
-
-
-# What the gate itself puts beside the client's data, where no hook keeps anything.
-_HIDDEN = frozenset(OWN_KEYS) - {"litellm_metadata"}
-
-# What of it stays where a hook returns other data.
-_STAYS = ("metadata", "litellm_metadata")
-
-
-def _seen(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return copies of what a hook is given to change."""
-    seen: dict[str, Any] = {}
-    if "data" in given:
-        seen["data"] = snapshot({name: value for name, value in given["data"].items() if name not in _HIDDEN})
-    if "response" in given:
-        seen["response"] = snapshot(given["response"])
-    return seen
-
-
-def _data(before: Mapping[str, Any], given: Mapping[str, Any], result: Any) -> Iterator[str]:
-    data = before.get("data", {})
-    after = _seen({**given, "data": result} if isinstance(result, dict) else given).get("data", {})
-    if isinstance(result, dict) and after is not None:
-        after = {**{name: data[name] for name in _STAYS if name in data}, **after}
-    yield from _changed(data, after)
-    yield from _refusal(before, given, result)
-
-
-def _response(before: Mapping[str, Any], given: Mapping[str, Any], result: Any) -> Iterator[str]:
-    if isinstance(result, Exception):
-        yield f"returned {described(result)}"
-    else:
-        after = given.get("response") if result is None else as_record(result)
-        yield from _changed(before.get("response", {}), snapshot(after))
-
-
-def _piece(before: Mapping[str, Any], given: Mapping[str, Any], result: Any) -> Iterator[str]:
-    piece = given.get("response", "")
-    channel = getattr(piece, "channel", "text")
-    after = "returned " + described(result) if isinstance(result, Exception) else as_json(snapshot(result))
-    yield f"{'' if channel == 'text' else f'{channel}: '}{as_json(before.get('response', ''))} -> {after}"
-
-
-def _refusal(_before: Mapping[str, Any], _given: Mapping[str, Any], result: Any) -> Iterator[str]:
-    if isinstance(result, str):
-        yield f"refused with {as_json(result)}"
-    elif isinstance(result, Exception):
-        yield f"returned {described(result)}"
-
-
-def _failure(_before: Mapping[str, Any], given: Mapping[str, Any], result: Any) -> Iterator[str]:
-    if "original_exception" in given:
-        yield f"was told of {described(given['original_exception'])}"
-    yield from _refusal({}, {}, result if isinstance(result, Exception) else None)
-
-
-def _headers(_before: Mapping[str, Any], _given: Mapping[str, Any], result: Any) -> Iterator[str]:
-    yield from changes({}, snapshot(result or {}))
-
-
-def _nothing(_before: Mapping[str, Any], _given: Mapping[str, Any], _result: Any) -> Iterator[str]:
-    yield from ()
-
-
-def _changed(before: Any, after: Any) -> Iterator[str]:
-    if before is None or after is None:
-        yield "left what is not JSON"
-    else:
-        yield from changes(before, after)
-
-
-_LOOKS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], Any], Iterator[str]]] = {
-    "async_pre_call_hook": _data,
-    "async_moderation_hook": _refusal,
-    "async_post_call_success_hook": _response,
-    _TEXT: _piece,
-    "async_post_call_failure_hook": _failure,
-    "async_post_call_response_headers_hook": _headers,
-}
 
 
 class _Tap:
@@ -254,7 +167,7 @@ def _watched_iterator(method: Callable[..., Any], name: str, steps: list[Any]) -
         clock = _Clock(step)
         tap = _Tap(given["response"], clock) if "response" in given else None
         yielded: list[Any] = []
-        raised: list[str] = []
+        outcome = ["was stopped"]
         try:
             made = method(**given if tap is None else {**given, "response": tap})
             if isinstance(made, Awaitable):
@@ -265,11 +178,13 @@ def _watched_iterator(method: Callable[..., Any], name: str, steps: list[Any]) -
                     with clock.paused():
                         yield chunk
         except Exception as exc:
-            raised.append(f"raised {described(exc)}")
+            outcome = [f"raised {described(exc)}"]
             raise
+        else:
+            outcome = []
         finally:
             clock.stop()
-            step.note((*changes(tap.given if tap else [], yielded, "chunks"), *raised))
+            step.note((*changes(tap.given if tap else [], yielded, "chunks"), *outcome))
 
     return hook
 
