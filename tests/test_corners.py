@@ -55,8 +55,8 @@ def test_what_values_weigh(body, weight):
 @pytest.mark.parametrize(
     ("attribute", "value", "told"),
     [
-        ("streaming_window", -1, "Odd.streaming_window: expected a whole number from 0, got -1"),
-        ("streaming_window", True, "Odd.streaming_window: expected a whole number from 0, got True"),
+        ("streaming_window", -1, "Odd.streaming_window: expected a whole number from 0, or math.inf, got -1"),
+        ("streaming_window", True, "Odd.streaming_window: expected a whole number from 0, or math.inf, got True"),
         ("streaming_channels", ("text", "audio"), "Odd.streaming_channels: expected some of text, tool_calls, "),
         ("streaming_channels", "texts", "Odd.streaming_channels: expected some of text, tool_calls, "),
     ],

@@ -39,7 +39,9 @@ class Guard(CustomGuardrail):
 
 
 def stream_of(*pieces: str, finish: str | None = "stop") -> Upstream:
-    chunks = [{"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+    chunks: list[Any] = [
+        {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces
+    ]
     if finish:
         chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     body = b"".join(b"data: %s\n\n" % orjson.dumps(chunk) for chunk in chunks)
@@ -136,6 +138,19 @@ async def test_it_runs_at_its_events(options, expected):
     assert [input_type for input_type, _ in guard.seen] == expected
     changed = "request" in expected and options.get("event_hook") != "during_call"
     assert app.data["messages"] == user("**" if changed else "no")
+
+
+@pytest.mark.parametrize(
+    ("event_hook", "event", "expected"),
+    [
+        (None, "pre_call", True),
+        ("pre_call", GuardrailEventHooks.pre_call, True),
+        (["post_call"], GuardrailEventHooks.pre_call, False),
+    ],
+)
+def test_a_handler_may_ask_itself_whether_it_is_to_run(event_hook, event, expected):
+    guard = Guard(event_hook=event_hook, default_on=True)
+    assert guard.should_run_guardrail(data={}, event_type=event) is expected
 
 
 @pytest.mark.anyio

@@ -82,10 +82,8 @@ SERVED = {
     "litellm.types.utils.Choices": Record,
     "litellm.utils.Choices": Record,
     "litellm.utils.ModelResponse": Record,
-    **{
-        f"litellm.types.utils.{name}": Record
-        for name in ("StreamingChoices", "Usage", "Delta", "TextCompletionResponse")
-    },
+    **{f"litellm.types.utils.{name}": Record for name in ("StreamingChoices", "Usage", "Delta")},
+    "litellm.TextCompletionResponse": Record,
     "litellm.types.llms.openai.ResponsesAPIResponse": Record,
     "litellm.RejectedRequestError": litellm_errors.RejectedRequestError,
     "litellm.exceptions.RejectedRequestError": litellm_errors.RejectedRequestError,

@@ -153,9 +153,7 @@ RESPONSES = {
                 {"type": "reasoning", "summary": [{"type": "summary_text", "text": "one"}]},
                 {
                     "type": "message",
-                    "content": [
-                        {"type": "output_text", "text": "two", "annotations": [], "logprobs": [{"token": "t"}]}
-                    ],
+                    "content": [{"type": "output_text", "text": "two", "logprobs": [{"token": "two"}]}],
                 },
                 {"type": "function_call", "arguments": "three", "name": "f"},
             ],

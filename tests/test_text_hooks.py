@@ -124,9 +124,7 @@ async def test_odd_chunks_pass_as_they_came(odd):
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(
-                    ["choices", "delta", "content", "text", "message", "index", "finish_reason", "tool_calls"]
-                ),
+                st.sampled_from(["choices", "delta", "content", "text", "index", "finish_reason", "tool_calls"]),
                 inner,
                 max_size=4,
             )

@@ -336,7 +336,7 @@ async def test_of_a_long_stream_the_first_pieces_are_shown():
 KINDS = [
     ({"path": "/login", "body": {"a": 1}}, "POST /login: no LLM call, no hook sees it", "404"),
     ({"path": "/v1/models"}, "GET /v1/models: no LLM call, no hook sees it", "200"),
-    ({"path": "/v1/batches", "body": {}}, "POST /v1/batches: batches, no hook sees it", "403"),
+    ({"path": "/v1/invocations", "body": {}}, "POST /v1/invocations: invocations, no hook sees it", "403"),
     ({"path": "/v1//chat/completions", "body": {}}, "POST /v1//chat/completions: The path is not in", "400"),
     ({"path": "/v1/responses?a=b", "body": {"model": "m", "input": "a"}}, "POST /v1/responses?a=b: responses", "200"),
     ({"path": "/chat/completions", "body": "{"}, "POST /chat/completions: completion", "400"),
