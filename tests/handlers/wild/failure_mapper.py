@@ -1,4 +1,5 @@
 # Another error in the place of the model's, and the proxy's own exception from a hook.
+from typing import Optional
 
 from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
@@ -15,8 +16,8 @@ class FailureMapper(CustomLogger):
         request_data: dict,
         original_exception: Exception,
         user_api_key_dict: UserAPIKeyAuth,
-        traceback_str: str | None = None,
-    ) -> HTTPException | None:
+        traceback_str: Optional[str] = None,
+    ) -> Optional[HTTPException]:
         if getattr(original_exception, "status_code", None) == 503:
             return HTTPException(status_code=502, detail="The model is having a rest")
         return None

@@ -1,4 +1,5 @@
 # Two instances of one class; what they count is counted by the module.
+from typing import Optional
 
 from litellm._logging import verbose_proxy_logger
 from litellm.integrations.custom_logger import CustomLogger
@@ -13,7 +14,7 @@ class KeywordFilter(CustomLogger):
         self.answer = answer
         super().__init__(**kwargs)
 
-    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type) -> str | None:
+    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type) -> Optional[str]:
         prompt = get_formatted_prompt(data=data, call_type="completion").lower()
         for word in self.words:
             if word in prompt:

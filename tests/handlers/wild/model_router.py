@@ -1,5 +1,5 @@
 # Long prompts go to a bigger model. Signature of 2024, early return for what is no chat.
-from typing import Literal
+from typing import Literal, Optional, Union
 
 import litellm
 from litellm.integrations.custom_logger import CustomLogger
@@ -19,7 +19,7 @@ class ModelRouter(CustomLogger):
         cache: DualCache,
         data: dict,
         call_type: Literal["completion", "text_completion", "embeddings"],
-    ) -> Exception | str | dict | None:
+    ) -> Optional[Union[Exception, str, dict]]:
         if call_type != "completion":
             return data
         size = sum(len(m["content"]) for m in data["messages"] if isinstance(m.get("content"), str))

@@ -1,5 +1,5 @@
 # A guardrail with hooks of its own: they run at its event, and not at others.
-from typing import Any
+from typing import Any, Optional, Union
 
 from fastapi import HTTPException
 from litellm.caching.caching import DualCache
@@ -17,7 +17,7 @@ class LengthGuard(CustomGuardrail):
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: DualCache, data: dict, call_type: str
-    ) -> Exception | str | dict | None:
+    ) -> Optional[Union[Exception, str, dict]]:
         if self.should_run_guardrail(data=data, event_type=GuardrailEventHooks.pre_call) is not True:
             return data
         if any(len(message["content"]) > self.longest for message in data["messages"]):
