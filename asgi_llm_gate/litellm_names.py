@@ -169,7 +169,7 @@ _PROXY_SERVER = "litellm.proxy.proxy_server"
 
 
 class _ProxyServerFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an installed LiteLLM's proxy, and makes do where only LiteLLM itself is installed, not what its proxy needs.
+    """Finds an installed LiteLLM's proxy, and makes do where what that needs beside LiteLLM is not installed.
 
     Handlers import the proxy's module for two names, which LiteLLM has elsewhere too.
     """

@@ -39,7 +39,9 @@ class Guard(CustomGuardrail):
 
 
 def stream_of(*pieces: str, finish: str | None = "stop") -> Upstream:
-    chunks = [{"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+    chunks: list[Any] = [
+        {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces
+    ]
     if finish:
         chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     body = b"".join(b"data: %s\n\n" % orjson.dumps(chunk) for chunk in chunks)
@@ -138,6 +140,19 @@ async def test_it_runs_at_its_events(options, expected):
     assert app.data["messages"] == user("**" if changed else "no")
 
 
+@pytest.mark.parametrize(
+    ("event_hook", "event", "expected"),
+    [
+        (None, "pre_call", True),
+        ("pre_call", GuardrailEventHooks.pre_call, True),
+        (["post_call"], GuardrailEventHooks.pre_call, False),
+    ],
+)
+def test_a_handler_may_ask_itself_whether_it_is_to_run(event_hook, event, expected):
+    guard = Guard(event_hook=event_hook, default_on=True)
+    assert guard.should_run_guardrail(data={}, event_type=event) is expected
+
+
 @pytest.mark.anyio
 async def test_a_stream_of_a_call_that_did_not_ask_for_it_is_left_alone():
     guard = Guard(event_hook="post_call", guardrail_name="g")
@@ -178,6 +193,19 @@ async def test_beside_the_call_it_refuses():
 
     response, _ = await asked(Refuses(event_hook="during_call", default_on=True), chat(messages=user("no")))
     assert (response.status, response.error()["message"]) == (403, "Not here")
+
+
+@pytest.mark.anyio
+async def test_a_guard_that_changes_its_mind_about_a_stream_leaves_its_text():
+    class Fickle(Guard):
+        def should_run_guardrail(self, data, event_type):
+            self.seen.append(event_type)
+            return len(self.seen) < 3
+
+    guard = Fickle(event_hook=["post_call"], default_on=True)
+    guard.seen.append("asked about the stream once")
+    response, _ = await asked(guard, chat(stream=True), stream_of("say", " no"))
+    assert "say no" in response.body.decode()
 
 
 class Texts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from asgi_llm_gate import CallHooks, LLMGate
@@ -18,6 +20,8 @@ from asgi_llm_gate.litellm_errors import (
     RejectedRequestError,
 )
 from tests.harness import Request, Upstream, chat
+
+RateLimitError: Any = EXCEPTIONS["RateLimitError"]
 
 
 def named(name: str, base: type[Exception] = Exception, **fields: object) -> Exception:
@@ -83,7 +87,7 @@ STATUSES = {
     "any status": (APIError(418, "No", "m"), 418, "No"),
     "a prefix": (named("BadRequestError", status_code=400, message="litellm.BadRequestError: No"), 400, "No"),
     "the base": (LiteLLMError("No"), 500, "No"),
-    "too many": (EXCEPTIONS["RateLimitError"]("No", llm_provider="openai", model="m"), 429, "No"),
+    "too many": (RateLimitError("No", llm_provider="openai", model="m"), 429, "No"),
     "a policy": (EXCEPTIONS["ContentPolicyViolationError"]("No", "m", "openai"), 400, "No"),
 }
 

@@ -14,8 +14,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from asgi_llm_gate import litellm_errors
-from asgi_llm_gate import CallHooks, DualCache, UserAPIKeyAuth, get_formatted_prompt
+from asgi_llm_gate import CallHooks, DualCache, UserAPIKeyAuth, get_formatted_prompt, litellm_errors
 from asgi_llm_gate.cache import InMemoryCache
 from asgi_llm_gate.errors import intended
 from asgi_llm_gate.litellm_guardrail import CustomGuardrail, GuardrailEventHooks
@@ -83,7 +82,8 @@ SERVED = {
     "litellm.types.utils.Choices": Record,
     "litellm.utils.Choices": Record,
     "litellm.utils.ModelResponse": Record,
-    **{f"litellm.types.utils.{name}": Record for name in ("StreamingChoices", "Usage", "Delta", "TextCompletionResponse")},
+    **{f"litellm.types.utils.{name}": Record for name in ("StreamingChoices", "Usage", "Delta")},
+    "litellm.TextCompletionResponse": Record,
     "litellm.types.llms.openai.ResponsesAPIResponse": Record,
     "litellm.RejectedRequestError": litellm_errors.RejectedRequestError,
     "litellm.exceptions.RejectedRequestError": litellm_errors.RejectedRequestError,

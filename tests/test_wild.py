@@ -88,24 +88,15 @@ def test_every_file_is_asked():
     assert {path.stem for path in WILD.glob("*.py")} - {"the_words"} == set(ASKED) == set(EXPECTED)
 
 
-def run(interpreter: str) -> object:
-    """The outcomes of all files in a process of another interpreter."""
+INTERPRETERS = {"without litellm": sys.executable, "with litellm": os.environ.get("LLM_GATE_LITELLM_PYTHON", "")}
+
+
+@pytest.mark.parametrize("name", INTERPRETERS)
+def test_the_same_comes_of_them_in_a_process_of_their_own(name):
+    missing = pytest.fail if os.environ.get("LLM_GATE_REQUIRE_SERVICES") else pytest.skip
+    interpreter = INTERPRETERS[name] or missing("LLM_GATE_LITELLM_PYTHON names no Python that has LiteLLM")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     command = [interpreter, "-m", "tests.wild", str(WILD)]
     done = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, env=environment, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_the_same_comes_of_them_in_a_process_of_their_own():
-    assert run(sys.executable) == EXPECTED
-
-
-@pytest.mark.skipif(
-    "LLM_GATE_LITELLM_PYTHON" not in os.environ,
-    reason="LLM_GATE_LITELLM_PYTHON names no interpreter that has LiteLLM installed",
-)
-def test_the_same_comes_of_them_with_litellm_installed():
-    interpreter = os.environ["LLM_GATE_LITELLM_PYTHON"]
-    subprocess.run([interpreter, "-c", "import litellm"], check=True)
-    assert run(interpreter) == EXPECTED
+    assert json.loads(done.stdout) == [name == "with litellm", EXPECTED]
