@@ -195,6 +195,19 @@ async def test_beside_the_call_it_refuses():
     assert (response.status, response.error()["message"]) == (403, "Not here")
 
 
+@pytest.mark.anyio
+async def test_a_guard_that_changes_its_mind_about_a_stream_leaves_its_text():
+    class Fickle(Guard):
+        def should_run_guardrail(self, data, event_type):
+            self.seen.append(event_type)
+            return len(self.seen) < 3
+
+    guard = Fickle(event_hook=["post_call"], default_on=True)
+    guard.seen.append("asked about the stream once")
+    response, _ = await asked(guard, chat(stream=True), stream_of("say", " no"))
+    assert "say no" in response.body.decode()
+
+
 class Texts:
     """No base class, a list of texts in and a pair out."""
 

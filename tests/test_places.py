@@ -70,7 +70,7 @@ REQUESTS = {
                     "role": "assistant",
                     "content": [
                         {"type": "thinking", "thinking": "two", "signature": "s"},
-                        {"type": "tool_use", "id": "t", "name": "f", "input": {"type": "three", "in": ["four", 5]}},
+                        {"type": "tool_use", "id": "t", "name": "f", "input": {"type": "three", "in": ["four", 5, ""]}},
                         {"type": "tool_use", "id": "t", "name": "f", "input": {}},
                     ],
                 },
