@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,10 @@ import orjson
 
 from asgi_llm_gate.body import decode, too_large
 from asgi_llm_gate.call import CallData
-from asgi_llm_gate.errors import GateError, internal_error
+from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.fields import require, require_user
-from asgi_llm_gate.hooks import new_data
 from asgi_llm_gate.moderation import moderate
+from asgi_llm_gate.preparation import encode, pre_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from asgi_llm_gate.body import Head
     from asgi_llm_gate.plan import Plan
     from asgi_llm_gate.shapes import Dialogue, Json
-
-logger = logging.getLogger("asgi_llm_gate")
 
 
 class ClientEvents:
@@ -102,25 +99,11 @@ class ClientEvents:
             caller = caller.model_copy(update={"end_user_id": user})
         if plan.has_hooks:
             call.equip(self._scope, self._head, secrets.token_hex(16), caller)
-        for hook in plan.pre_call:
-            result = await hook(
-                new_data, user_api_key_dict=caller, cache=plan.cache, data=call.data, call_type=self._call_type
-            )
-            if result is not None:
-                call.replace(result)
-        raw = self._encoded(event, call)
+        await pre_call(plan, call, caller, self._call_type)
+        left: Json = orjson.loads(encode(plan, call).content())
         await moderate(plan.moderation, data=call.data, user_api_key_dict=caller, call_type=self._call_type)
         self.call, self.caller = call, caller
-        return raw
-
-    def _encoded(self, event: Json, call: CallData) -> bytes:
-        try:
-            body: Json = orjson.loads(call.for_app().content())
-        except TypeError as exc:
-            names = ", ".join(hook.name for hook in self._plan.pre_call)
-            logger.error("%s left data that is not JSON: %s", names, exc)
-            raise internal_error() from exc
-        return orjson.dumps(self._dialogue.with_body(event, body))
+        return orjson.dumps(self._dialogue.with_body(event, left))
 
 
 def _message(raw: bytes) -> Message:

@@ -11,6 +11,8 @@ from asgi_llm_gate.fields import find, require, require_user
 from asgi_llm_gate.hooks import new_data
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import Scope
 
     from asgi_llm_gate.auth import UserAPIKeyAuth
@@ -59,17 +61,7 @@ class Preparation:
         Raises:
             Exception: What one of them refuses it with.
         """
-        call_type = self._plan.name_of(self._endpoint)
-        for hook in self._plan.pre_call:
-            result = await hook(
-                new_data,
-                user_api_key_dict=self._caller,
-                cache=self._plan.cache,
-                data=self._call.data,
-                call_type=call_type,
-            )
-            if result is not None:
-                self._call.replace(result)
+        await pre_call(self._plan, self._call, self._caller, self._plan.name_of(self._endpoint))
 
     def encode(self) -> Body:
         """Return the canonical encoding of the call as the hooks left it.
@@ -79,12 +71,7 @@ class Preparation:
         """
         settings = self._plan.settings
         has_user = self._endpoint.has_user or settings.forward_user == "always"
-        try:
-            return self._call.for_app(() if has_user or not settings.enforce_user_param else self._user_params)
-        except TypeError as exc:
-            what = "no form can carry" if self._call.is_form else "is not JSON"
-            logger.error("%s left data that %s: %s", self._hook_names(), what, exc)
-            raise internal_error() from exc
+        return encode(self._plan, self._call, () if has_user or not settings.enforce_user_param else self._user_params)
 
     def scope(self, scope: Scope) -> Scope:
         """Return the scope for the app: another one where hooks changed the model that its path names.
@@ -97,9 +84,36 @@ class Preparation:
         model = self._call.data.get("model")
         changed = with_model(scope, model)
         if changed is None:
-            logger.error("%s left a model that can't stand in the path: %r", self._hook_names(), model)
+            logger.error("%s left a model that can't stand in the path: %r", _hook_names(self._plan), model)
             raise internal_error()
         return changed
 
-    def _hook_names(self) -> str:
-        return ", ".join(hook.name for hook in self._plan.pre_call)
+
+async def pre_call(plan: Plan, call: CallData, caller: UserAPIKeyAuth, call_type: str) -> None:
+    """Have the pre-call hooks change a call.
+
+    Raises:
+        Exception: What one of them refuses it with.
+    """
+    for hook in plan.pre_call:
+        result = await hook(new_data, user_api_key_dict=caller, cache=plan.cache, data=call.data, call_type=call_type)
+        if result is not None:
+            call.replace(result)
+
+
+def encode(plan: Plan, call: CallData, dropped: Iterable[str] = ()) -> Body:
+    """Return the canonical encoding of a call as the hooks left it, without some of its fields.
+
+    Raises:
+        GateError: 500, they left what can't be encoded.
+    """
+    try:
+        return call.for_app(dropped)
+    except TypeError as exc:
+        what = "no form can carry" if call.is_form else "is not JSON"
+        logger.error("%s left data that %s: %s", _hook_names(plan), what, exc)
+        raise internal_error() from exc
+
+
+def _hook_names(plan: Plan) -> str:
+    return ", ".join(hook.name for hook in plan.pre_call)
