@@ -13,7 +13,7 @@ import orjson
 from anyio.lowlevel import checkpoint
 
 from asgi_llm_gate.body import decode, too_large
-from asgi_llm_gate.errors import GateError, Rejection, intended
+from asgi_llm_gate.errors import GateError, Rejection, intended, refused
 from asgi_llm_gate.hooks import HookFailedError
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ async def _judged(line: bytes, judge: Callable[[bytes], Awaitable[Row]], max_byt
 
 def _at_line(number: int, exc: Exception) -> Exception:
     """Return the error with the number of the line that it is about; a crash as it is."""
-    error = intended(exc)
-    if isinstance(exc, Rejection):
-        error = GateError(400, exc.message, code="content_policy_violation")
+    error = refused(exc.message) if isinstance(exc, Rejection) else intended(exc)
     if error is None or isinstance(exc, HookFailedError):
         return exc
     message = f"Line {number}: {error.message}"

@@ -106,6 +106,11 @@ def internal_error() -> GateError:
     return GateError(500, "Internal server error", code="internal_error")
 
 
+def refused(message: str) -> GateError:
+    """Make the error of a message that its endpoint has no text to say with."""
+    return GateError(400, message, code="content_policy_violation")
+
+
 def intended(exc: BaseException) -> GateError | None:
     """Read an exception as the HTTP error its author meant, or None if it is a crash.
 

@@ -10,7 +10,7 @@ import orjson
 
 from asgi_llm_gate import sse
 from asgi_llm_gate.answer import EVENT_STREAM, Answer
-from asgi_llm_gate.errors import GateError, Rejection, error_answer, error_fields, intended, internal_error
+from asgi_llm_gate.errors import GateError, Rejection, error_answer, error_fields, intended, internal_error, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +43,7 @@ def answer_in_stream(exc: Exception, endpoint: Endpoint, asked: Json, call_id: s
     if isinstance(exc, Rejection):
         if reader is not None and shape.rejection(asked, exc.message, id=call_id, created=now) is not None:
             return _stream(shape.rejection_chunks(asked, exc.message, id=call_id, created=now), reader)
-        exc = _refused(exc.message)
+        exc = refused(exc.message)
     fields = error_fields(as_error(exc))
     if reader is None:
         return Answer(200, sse.encode({"error": fields}) + sse.DONE, EVENT_STREAM)
@@ -70,7 +70,7 @@ def _rejection(message: str, endpoint: Endpoint, asked: Json, call_id: str) -> A
     shape = endpoint.shape
     body = shape.rejection(asked, message, id=call_id, created=now)
     if body is None:
-        return error_answer(_refused(message), request_id(call_id), endpoint.error_body)
+        return error_answer(refused(message), request_id(call_id), endpoint.error_body)
     reader = shape.open_stream() if asked.get("stream") is True else None
     if reader is not None:
         return _stream(shape.rejection_chunks(asked, message, id=call_id, created=now), reader, headers)
@@ -81,8 +81,3 @@ def _stream(chunks: Iterable[Json], reader: Stream, headers: Headers = ()) -> An
     events = [sse.encode(chunk, reader.event_name(chunk)) for chunk in chunks]
     end = [sse.DONE] if reader.ends_with_done else []
     return Answer(200, b"".join([*events, *end]), EVENT_STREAM, headers)
-
-
-def _refused(message: str) -> GateError:
-    """Make the error of a message that its endpoint has no text to say with."""
-    return GateError(400, message, code="content_policy_violation")

@@ -14,7 +14,7 @@ from asgi_llm_gate.app_events import AppEvents
 from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
 from asgi_llm_gate.body import Head
 from asgi_llm_gate.client_events import ClientEvents
-from asgi_llm_gate.errors import GateError, Rejection, error_answer, error_fields
+from asgi_llm_gate.errors import GateError, Rejection, error_answer, error_fields, refused
 from asgi_llm_gate.fields import require, require_user
 from asgi_llm_gate.hooks import report_failure
 from asgi_llm_gate.inbox import Inbox
@@ -168,9 +168,7 @@ class Socket:
 
     async def _tell(self, exc: Exception, event: Json) -> None:
         """Send the event that reports an error, while the socket is open."""
-        if isinstance(exc, Rejection):
-            exc = GateError(400, exc.message, code="content_policy_violation")
-        error = as_error(exc)
+        error = refused(exc.message) if isinstance(exc, Rejection) else as_error(exc)
         told = self._dialogue.error_event(error_fields(error), event, error.status_code)
         if self._open:
             with suppress(OSError):  # the client has gone, which `receive` says as well

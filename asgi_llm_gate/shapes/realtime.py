@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from asgi_llm_gate.errors import error_fields, refused
 from asgi_llm_gate.shapes import response_input
 from asgi_llm_gate.shapes.common import lines, objects
 from asgi_llm_gate.shapes.plain import Response, open_assembly, rejection, rejection_chunks
@@ -132,8 +133,7 @@ class RealtimeStream(ResponsesStream):
 
     def message_end(self, message: str, finish_reason: str) -> Iterator[Json]:
         """Yield an error that says the message, and the end of the response, incomplete."""
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "content_policy_violation"}
-        yield error_event(error, {}, 400)
+        yield error_event(error_fields(refused(message)), {}, 400)
         if self._id is not None and not self._draft.finished:
             details = {"type": "incomplete", "reason": finish_reason}
             yield self._done("incomplete", details)
