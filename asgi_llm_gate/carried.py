@@ -9,7 +9,7 @@ from asgi_llm_gate.batches import Row, check_batch, is_batch, read_row, remember
 from asgi_llm_gate.body import decode
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.deployments import model_of
-from asgi_llm_gate.endpoints import Routes, not_inspected
+from asgi_llm_gate.endpoints import not_inspected
 from asgi_llm_gate.moderation import moderate
 from asgi_llm_gate.preparation import Preparation
 from asgi_llm_gate.uploads import Upload
@@ -47,7 +47,6 @@ class CarriedCalls:
         self._head = head
         self._id = call_id
         self._caller = caller
-        self._routes = Routes()
         self._urls: frozenset[str] | None = None
 
     def answers_for_itself(self, data: dict[str, Any]) -> bool:
@@ -66,7 +65,7 @@ class CarriedCalls:
             upload = data.get("file")
             if form is None or not isinstance(upload, Upload):
                 raise not_inspected(self._endpoint)
-            new = form.create(upload.filename, upload.content_type)
+            new = form.spool.create(upload.filename, upload.content_type)
             self._urls = await rewrite(upload, new, self._judge, self._plan.settings.max_body_bytes)
             data["file"] = new
 
@@ -82,7 +81,7 @@ class CarriedCalls:
 
     async def _judge(self, line: bytes) -> Row:
         plan, max_values = self._plan, self._plan.settings.max_json_values
-        row = read_row(line, self._routes, max_values)
+        row = read_row(line, plan.batched, max_values)
         call = CallData(decode(row.body, max_values), row.body, path_model=model_of(row.url))
         caller = self._caller.model_copy()
         preparation = Preparation(plan, row.endpoint, call, caller)

@@ -144,8 +144,7 @@ class Delivery:
 
     def _streamed(self, start: Message) -> Handler | None:
         reply = self._event_reply(start)
-        held = self._hold is not None and self._hold.holds
-        if self._settings.keep_alive and (held or self._stream is not None) and not is_encoded(start):
+        if self._settings.keep_alive and self._holds_back() and not is_encoded(start):
             start, interval = without_bytes_headers(start), self._settings.keep_alive
             self._running.meanwhile(KeepAlive(start, self._outlet, interval, self._holds_back).run)
         return reply

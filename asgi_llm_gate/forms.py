@@ -116,10 +116,6 @@ class FormParser:
         self.spool.rewind()
         return self.parts
 
-    def create(self, filename: str, content_type: str | None) -> Upload:
-        """Return a new file, which is closed with the others."""
-        return self.spool.create(filename, content_type)
-
     def discard(self) -> None:
         """Close the files."""
         self.spool.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from asgi_llm_gate.cache import DualCache
+from asgi_llm_gate.endpoints import Routes
 from asgi_llm_gate.hooks import Hook, chain, overrides
 from asgi_llm_gate.stream import TextHook
 
@@ -45,6 +46,8 @@ class Plan:
     failure: tuple[Hook, ...]
     headers: tuple[Hook, ...]
     log: LogHooks
+    # The calls that a line of a batch's file may make.
+    batched: Routes = field(default_factory=Routes)
     # Events on their way to the log hooks, of all calls.
     pending: set[object] = field(default_factory=set)
 
