@@ -9,6 +9,7 @@ from asgi_llm_gate.shapes.common import (
     TEXT_REQUEST_FIELDS,
     choice_count,
     fields,
+    index_of,
     joined,
     lines,
     model_of,
@@ -209,7 +210,7 @@ def _call_slots(delta: Json, index: int, choice: Json) -> Iterator[Slot]:
         for kind, key in (("function", "arguments"), ("custom", "input")):
             holder = call.get(kind)
             if isinstance(holder, dict) and isinstance(holder.get(key), str):
-                yield Slot(holder, key, (index, "tool_calls", kind, _number(call)), "tool_calls", index, choice)
+                yield Slot(holder, key, (index, "tool_calls", kind, index_of(call)), "tool_calls", index, choice)
     function = delta.get("function_call")
     if isinstance(function, dict) and isinstance(function.get("arguments"), str):
         yield Slot(function, "arguments", (index, "function_call"), "tool_calls", index, choice)
@@ -220,7 +221,7 @@ def _detail_slots(delta: Json, index: int, choice: Json) -> Iterator[Slot]:
     for detail in objects(delta.get("reasoning_details")):
         for key in ("text", "summary"):
             if isinstance(detail.get(key), str):
-                name = (index, "reasoning_details", str(detail.get("type")), _number(detail))
+                name = (index, "reasoning_details", str(detail.get("type")), index_of(detail))
                 yield Slot(detail, key, name, "reasoning", index, choice)
 
 
@@ -235,11 +236,6 @@ def _delta(slot: Slot, text: str) -> Json:
     if kind == "reasoning_details":
         return {"reasoning_details": [{"type": slot.text[2], slot.key: text, "index": slot.text[3]}]}
     return {kind: {slot.key: text}} if kind in {"function_call", "audio"} else {slot.key: text}
-
-
-def _number(item: Json) -> int:
-    index = item.get("index")
-    return index if isinstance(index, int) else 0
 
 
 def _delta_of(choice: Json) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.shapes.common import objects
+from asgi_llm_gate.shapes.common import index_of, objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ class ChoiceStream(ABC):
     def slots(self, chunk: Json) -> Iterator[Slot]:
         """Yield where pieces stand in a chunk, in order, none of them empty."""
         for choice in objects(chunk.get("choices", [])):
-            for slot in self.choice_slots(choice, _index(choice)):
+            for slot in self.choice_slots(choice, index_of(choice)):
                 if slot.piece:
                     yield slot
 
@@ -61,7 +61,7 @@ class ChoiceStream(ABC):
         """Yield the index of each choice that a chunk finishes."""
         for choice in objects(chunk.get("choices", [])):
             if choice.get("finish_reason"):
-                yield (_index(choice),)
+                yield (index_of(choice),)
 
     def is_preamble(self, chunk: Json) -> bool:
         """Tell whether a chunk has neither a piece nor an end nor anything but roles and filters' results."""
@@ -84,7 +84,7 @@ class ChoiceStream(ABC):
             self._head = {name: value for name, value in chunk.items() if name in _HEAD}
             self._head.setdefault("object", self._object)
         for choice in objects(chunk.get("choices", [])):
-            index = _index(choice)
+            index = index_of(choice)
             if choice.get("finish_reason"):
                 self._finished.add(index)
             self._open[index] = None
@@ -127,8 +127,3 @@ class ChoiceStream(ABC):
 
 
 _HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
-
-
-def _index(choice: Json) -> int:
-    index: Any = choice.get("index")
-    return index if isinstance(index, int) else 0

@@ -63,6 +63,12 @@ def objects(value: Any) -> Iterator[Json]:
             yield item
 
 
+def index_of(item: Json, key: str = "index") -> int:
+    """Return an index that a chunk or a part of one has; 0 where there is none."""
+    index: Any = item.get(key)
+    return index if isinstance(index, int) else 0
+
+
 def choice_count(data: Json, prompts: int = 1) -> int:
     """Return how many choices a client expects: ``n`` for each prompt."""
     n = data.get("n")

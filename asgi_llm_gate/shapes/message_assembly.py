@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from asgi_llm_gate.shapes.message_stream import BY_DELTA, index_of, inner
+from asgi_llm_gate.shapes.common import index_of
+from asgi_llm_gate.shapes.message_stream import BY_DELTA, inner
 
 if TYPE_CHECKING:
     from asgi_llm_gate.shapes import Json

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.shapes import Slot
+from asgi_llm_gate.shapes.common import index_of
 from asgi_llm_gate.shapes.message_errors import error_event
 
 if TYPE_CHECKING:
@@ -41,12 +42,6 @@ BY_DELTA: Mapping[str, Kind] = {kind.delta: kind for kind in _KINDS}
 _BY_BLOCK: Mapping[str, Kind] = {kind.block: kind for kind in _KINDS if kind.block}
 
 _OPENINGS = frozenset({"message_start", "ping"})
-
-
-def index_of(chunk: Json) -> int:
-    """Return the index of the block that an event is about."""
-    index: Any = chunk.get("index")
-    return index if isinstance(index, int) else 0
 
 
 def inner(chunk: Json, name: str) -> Json:

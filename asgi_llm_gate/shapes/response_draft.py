@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asgi_llm_gate.shapes.common import index_of
 from asgi_llm_gate.shapes.response_items import (
     BY_NAME,
     ENDS,
@@ -11,8 +12,8 @@ from asgi_llm_gate.shapes.response_items import (
     Kind,
     done_name,
     event_places,
-    index_of,
     item_places,
+    output_of,
     piece_name,
     response_items,
 )
@@ -59,11 +60,11 @@ class Draft:
         """Take an event that brings no piece."""
         step = chunk.get("type")
         if step == "response.output_item.done" and isinstance(chunk.get("item"), dict):
-            self.done.add(index_of(chunk))
+            self.done.add(output_of(chunk))
         if step in ENDS or step in SNAPSHOTS:
             self._snapshot(chunk)
         elif isinstance(chunk.get("item"), dict):
-            self._item(index_of(chunk), chunk["item"])
+            self._item(output_of(chunk), chunk["item"])
         elif isinstance(chunk.get("part"), dict):
             self._part(chunk)
         elif step == "response.output_text.annotation.added":
@@ -92,19 +93,19 @@ class Draft:
 
     def _part(self, chunk: Json) -> None:
         parts = "summary" if "summary_index" in chunk else "content"
-        at = (index_of(chunk), parts, index_of(chunk, f"{parts}_index"))
+        at = (output_of(chunk), parts, index_of(chunk, f"{parts}_index"))
         self._parts[at] = chunk["part"]
         if str(chunk.get("type")).endswith(".done"):
             self.ended.add(at)
 
     def _annotation(self, chunk: Json) -> None:
-        at = (index_of(chunk), "content", index_of(chunk, "content_index"))
+        at = (output_of(chunk), "content", index_of(chunk, "content_index"))
         part = self._parts.get(at, {})
         self._parts[at] = {**part, "annotations": [*(part.get("annotations") or []), chunk.get("annotation")]}
 
     def _announce(self, kind: Kind, chunk: Json) -> None:
         """Note what a piece belongs to, if nothing has announced that."""
-        output = index_of(chunk)
+        output = output_of(chunk)
         if output not in self.items:
             self._item(output, _new_item(kind, chunk.get("item_id")))
         if kind.parts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.shapes.common import objects
+from asgi_llm_gate.shapes.common import index_of, objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,10 +98,9 @@ class Place:
             self.holder["logprobs"] = []
 
 
-def index_of(chunk: Json, key: str = "output_index") -> int:
-    """Return an event's index of that name; 0 where there is none."""
-    index: Any = chunk.get(key)
-    return index if isinstance(index, int) else 0
+def output_of(chunk: Json) -> int:
+    """Return the index of the output that an event is about."""
+    return index_of(chunk, "output_index")
 
 
 def piece_name(chunk: Json) -> TextName | None:
@@ -117,13 +116,13 @@ def done_name(chunk: Json) -> TextName | None:
 
 
 def _name(kind: Kind, chunk: Json) -> TextName:
-    output = index_of(chunk)
+    output = output_of(chunk)
     return (output, index_of(chunk, kind.index), kind.name) if kind.parts else (output, kind.name)
 
 
 def event_places(chunk: Json) -> Iterator[Place]:
     """Yield the places of an event about one text, one part or one item."""
-    output = index_of(chunk)
+    output = output_of(chunk)
     name = done_name(chunk)
     if name is not None and isinstance(chunk.get(BY_NAME[name[-1]].key), str):
         yield Place(chunk, BY_NAME[name[-1]].key, name)

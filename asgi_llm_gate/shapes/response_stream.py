@@ -13,8 +13,8 @@ from asgi_llm_gate.shapes.response_items import (
     SNAPSHOTS,
     done_name,
     event_places,
-    index_of,
     item_places,
+    output_of,
     piece_name,
     response_items,
 )
@@ -69,7 +69,7 @@ class ResponsesStream:
         if step in ENDS or step == "error":
             yield ()
         elif step == "response.output_item.done":
-            yield (index_of(chunk),)
+            yield (output_of(chunk),)
         elif name is not None:
             yield name
         elif step.endswith("part.done"):
