@@ -21,13 +21,24 @@ Chunk = dict[str, Any]
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 
 
+RECORDINGS = os.environ.get("LLM_GATE_RECORDINGS")
+
+
+def exchanges(folder: str | Path) -> dict[str, Any]:
+    """The recorded exchanges of a folder, by name."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(folder).glob("*.json"))}
+
+
+def all_exchanges() -> dict[str, Any]:
+    """Our own fixtures, and the recordings where there are some."""
+    return exchanges(Path(__file__).parent / "fixtures") | (exchanges(RECORDINGS) if RECORDINGS else {})
+
+
 def streams(call: str) -> dict[str, bytes]:
     """The bodies of the streams of one kind of call: of our own fixtures, and of recordings where there are some."""
-    folders = [Path(__file__).parent / "fixtures", *map(Path, filter(None, [os.environ.get("LLM_GATE_RECORDINGS")]))]
-    exchanges = {path.stem: json.loads(path.read_text("utf-8")) for at in folders for path in sorted(at.glob("*.json"))}
     return {
         name: exchange["response"]["body"].encode()
-        for name, exchange in exchanges.items()
+        for name, exchange in all_exchanges().items()
         if exchange["call"] == call and "event-stream" in exchange["response"]["content_type"]
     }
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from asgi_llm_gate import CallHooks, LLMGate
 from tests.harness import Upstream, answer
 from tests.hosts import Witness
-from tests.servers import serve
+from tests.servers import Switch, serve
 
 NO = 'I can\'t do that \u2013 \u201cnie\u201d, 🦊\u2028\n"quoted" \\ </script> \x7f'
 
@@ -49,15 +49,6 @@ class ReturnsLate(Says):
 class RaisesLate(Says):
     async def async_moderation_hook(self, data):
         raise self.verdict
-
-
-class Switch:
-    """An app that can be changed while it is served."""
-
-    app = None
-
-    async def __call__(self, scope, receive, send):
-        await self.app(scope, receive, send)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from asgi_llm_gate import CallHooks, LLMGate
 from tests.harness import Upstream, answer
-from tests.servers import serve
+from tests.servers import Switch, serve
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 VECTOR = [0.5, -2.0, 0.25]
@@ -213,15 +213,6 @@ class Rewrites(CallHooks):
 class Refuses(CallHooks):
     async def async_pre_call_hook(self, data):
         raise HTTPException(403, {"error": "not for you"})
-
-
-class Switch:
-    """An app that can be changed while it is served."""
-
-    app: Any = None
-
-    async def __call__(self, scope, receive, send):
-        await self.app(scope, receive, send)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-from pathlib import Path
 
 import orjson
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from asgi_llm_gate import CallHooks, LLMGate, get_formatted_prompt
 from asgi_llm_gate.endpoints import Routes
 from tests.harness import Request, Upstream
+from tests.streams import all_exchanges
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +28,7 @@ def is_replayed(exchange):
     return known and (sent.get("body") or "").startswith("{")
 
 
-FOLDERS = [Path(__file__).parent / "fixtures", *map(Path, filter(None, [os.environ.get("LLM_GATE_RECORDINGS")]))]
-FILES = [file for folder in FOLDERS for file in sorted(folder.glob("*.json"))]
-EXCHANGES = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in FILES}
-REPLAYED = {name: exchange for name, exchange in EXCHANGES.items() if is_replayed(exchange)}
+REPLAYED = {name: exchange for name, exchange in all_exchanges().items() if is_replayed(exchange)}
 
 
 class LooksAtEverything(CallHooks):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import wave
 from contextlib import contextmanager
-from pathlib import Path
 
 import openai
 import pytest
@@ -23,12 +21,11 @@ from tests.harness import Request, Upstream, answer
 from tests.hosts import Reader, Witness
 from tests.multipart import TYPE, File, form, part
 from tests.servers import serve
+from tests.streams import RECORDINGS, all_exchanges, exchanges
 from tests.test_forms import starlette_reads
 from tests.test_recordings import say_missing
 
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # of the client's own methods
-
-RECORDINGS = os.environ.get("LLM_GATE_RECORDINGS")
 
 
 def wav():
@@ -234,9 +231,8 @@ def test_a_refusal_is_a_bad_request_with_the_message(refused, create):
     assert (caught.value.body["message"], caught.value.code) == ("not this", "content_policy_violation")
 
 
-def exchanges(folder):
-    """The recorded exchanges with a form, by name."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))}
+def with_forms(found):
+    """Those of the exchanges with a form."""
     return {
         name: one for name, one in found.items() if one["request"]["headers"].get("content-type", "").startswith(FORM)
     }
@@ -252,7 +248,7 @@ def as_of_ruby(path, purpose):
 
 FORMS = {
     "our file": as_of_ruby("/v1/files", "assistants"),
-    **(exchanges(RECORDINGS) if RECORDINGS else {}),
+    **with_forms(all_exchanges()),
 }
 
 
@@ -280,4 +276,4 @@ async def test_recorded_forms(exchange, hooks):
 
 def test_recorded_forms_are_there():
     """The folder named has forms to replay."""
-    assert exchanges(RECORDINGS or say_missing(os.environ))
+    assert with_forms(exchanges(RECORDINGS or say_missing(os.environ)))

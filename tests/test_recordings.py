@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import anyio
 import orjson
@@ -17,6 +16,7 @@ from asgi_llm_gate import CallHooks, LLMGate
 from asgi_llm_gate.deployments import model_of
 from tests.harness import Request, Upstream
 from tests.hosts import Reader, Witness
+from tests.streams import RECORDINGS, all_exchanges, exchanges
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -32,16 +32,13 @@ CALLS = {
     "messages": "anthropic_messages",
 }
 
-RECORDINGS = os.environ.get("LLM_GATE_RECORDINGS")
 
-
-def exchanges(folder):
-    """The exchanges of a folder that belong to an endpoint the gate looks into, by name."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))}
+def of_calls(found):
+    """Those of the exchanges that belong to an endpoint the gate looks into."""
     return {name: exchange for name, exchange in found.items() if exchange["call"] in CALLS}
 
 
-EXCHANGES = exchanges(Path(__file__).parent / "fixtures") | (exchanges(RECORDINGS) if RECORDINGS else {})
+EXCHANGES = of_calls(all_exchanges())
 
 
 class PassesLate(CallHooks):
@@ -182,7 +179,7 @@ def say_missing(environ):
 
 def test_recordings_are_there():
     """The folder named has exchanges to replay."""
-    assert exchanges(RECORDINGS or say_missing(os.environ))
+    assert of_calls(exchanges(RECORDINGS or say_missing(os.environ)))
 
 
 def test_missing_recordings_are_not_passed_over():
