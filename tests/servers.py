@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+import hypercorn.asyncio
+import hypercorn.trio
 import uvicorn
 from anyio.from_thread import start_blocking_portal
+from granian.server.embed import Server as Granian
 
 from asgi_llm_gate.serving import listen
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
     from anyio.abc import TaskStatus
@@ -81,3 +87,62 @@ def serve(
         finally:
             portal.call(server.stop.set)
             finished.result()
+
+
+@contextmanager
+def serve_hypercorn(app: ASGIApp, backend: Literal["asyncio", "trio"]) -> Iterator[str]:
+    """Serve `app` as `serve` does, with hypercorn."""
+    config = hypercorn.Config()
+    run: Any = {"asyncio": hypercorn.asyncio.serve, "trio": hypercorn.trio.serve}[backend]
+    with listen("127.0.0.1", 0) as listener, start_blocking_portal(backend) as portal:
+        config.bind = [f"fd://{os.dup(listener.fileno())}"]  # which hypercorn closes
+        stop = portal.call(anyio.Event)
+        finished = portal.start_task_soon(partial(run, app, config, shutdown_trigger=stop.wait))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            portal.call(stop.set)
+            finished.result()
+
+
+@contextmanager
+def serve_granian(app: ASGIApp) -> Iterator[str]:
+    """Serve `app` as `serve` does, with granian, which opens its own socket and says to nobody when it has."""
+
+    async def make() -> Granian:
+        interface: Any = "asgi"
+        return Granian(app, address="127.0.0.1", port=port, interface=interface, log_enabled=False)
+
+    with socket.socket() as reserved, start_blocking_portal("asyncio") as portal:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as granian's own
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        server = portal.call(make)
+        finished = portal.start_task_soon(server.serve)
+        try:
+            _wait_for(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            portal.call(server.stop)
+            finished.result()
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, "the server did not open its socket"
+            time.sleep(0.002)
+        else:
+            return
+
+
+SERVERS = {
+    "h11": partial(serve, http="h11"),
+    "httptools": partial(serve, http="httptools"),
+    "hypercorn": partial(serve_hypercorn, backend="asyncio"),
+    "hypercorn-trio": partial(serve_hypercorn, backend="trio"),
+    "granian": serve_granian,
+}
