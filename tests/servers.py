@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ from granian.server.embed import Server as Granian
 from asgi_llm_gate.serving import listen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anyio.abc import TaskStatus
     from starlette.types import ASGIApp
@@ -71,6 +71,7 @@ def serve(
     *,
     http: Literal["h11", "httptools"] = "h11",
     lifespan: Literal["auto", "on", "off"] = "auto",
+    root_path: str = "",
 ) -> Iterator[str]:
     """Serve `app` with uvicorn in a thread on a free port, and give its base URL, without a slash at the end.
 
@@ -79,7 +80,7 @@ def serve(
     Raises:
         RuntimeError: The app's own start-up failed.
     """
-    config = uvicorn.Config(app, http=http, lifespan=lifespan, log_config=None)
+    config = uvicorn.Config(app, http=http, lifespan=lifespan, root_path=root_path, log_config=None)
     with listen("127.0.0.1", 0) as listener, start_blocking_portal("asyncio") as portal:
         finished, server = portal.start_task(_run, config, listener)
         try:
@@ -90,9 +91,10 @@ def serve(
 
 
 @contextmanager
-def serve_hypercorn(app: ASGIApp, backend: Literal["asyncio", "trio"]) -> Iterator[str]:
+def serve_hypercorn(app: ASGIApp, *, backend: Literal["asyncio", "trio"], root_path: str = "") -> Iterator[str]:
     """Serve `app` as `serve` does, with hypercorn."""
     config = hypercorn.Config()
+    config.root_path = root_path
     run: Any = {"asyncio": hypercorn.asyncio.serve, "trio": hypercorn.trio.serve}[backend]
     with listen("127.0.0.1", 0) as listener, start_blocking_portal(backend) as portal:
         config.bind = [f"fd://{os.dup(listener.fileno())}"]  # which hypercorn closes
@@ -106,12 +108,13 @@ def serve_hypercorn(app: ASGIApp, backend: Literal["asyncio", "trio"]) -> Iterat
 
 
 @contextmanager
-def serve_granian(app: ASGIApp) -> Iterator[str]:
+def serve_granian(app: ASGIApp, *, root_path: str = "") -> Iterator[str]:
     """Serve `app` as `serve` does, with granian, which opens its own socket and says to nobody when it has."""
 
     async def make() -> Granian:
         interface: Any = "asgi"
-        return Granian(app, address="127.0.0.1", port=port, interface=interface, log_enabled=False)
+        prefix = root_path or None
+        return Granian(app, port=port, interface=interface, url_path_prefix=prefix, log_enabled=False)
 
     with socket.socket() as reserved, start_blocking_portal("asyncio") as portal:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as granian's own
@@ -120,26 +123,20 @@ def serve_granian(app: ASGIApp) -> Iterator[str]:
         server = portal.call(make)
         finished = portal.start_task_soon(server.serve)
         try:
-            _wait_for(port)
+            assert any(_opens(port) for _ in range(10_000)), "it did not open its socket"
             yield f"http://127.0.0.1:{port}"
         finally:
             portal.call(server.stop)
             finished.result()
 
 
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, "the server did not open its socket"
-            time.sleep(0.002)
-        else:
-            return
+def _opens(port: int) -> bool:
+    time.sleep(0.001)
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-SERVERS = {
+SERVERS: dict[str, Callable[..., AbstractContextManager[str]]] = {
     "h11": partial(serve, http="h11"),
     "httptools": partial(serve, http="httptools"),
     "hypercorn": partial(serve_hypercorn, backend="asyncio"),
