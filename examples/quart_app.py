@@ -14,7 +14,7 @@ from examples.handler import Handler
 from examples.parrot import answer, events
 
 app = Quart(__name__)
-app.asgi_app = LLMGate(app.asgi_app, callbacks=[Handler()], enforce_user_param=True)
+app.asgi_app = LLMGate(app.asgi_app, callbacks=[Handler()], enforce_user_param=True)  # type: ignore[assignment, method-assign]
 
 
 @app.post("/v1/chat/completions")
