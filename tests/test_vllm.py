@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import Body, FastAPI
 from starlette.responses import JSONResponse
+from starlette.testclient import TestClient
 
 from asgi_llm_gate import LLMGate
 from asgi_llm_gate.config import ConfigError
@@ -107,10 +108,18 @@ async def passes(request, call_next):
 
 
 def test_the_rule_takes_functions_too_and_nothing_else(app):
-    """The stand-in for vLLM's loading is as strict as the original."""
+    """The stand-in for vLLM's loading is as strict as the original, and what it adds last stands outermost."""
     add(app, f"{__name__}.passes")
+    assert TestClient(app).get("/health").status_code == 401
     with pytest.raises(ValueError, match="Invalid middleware"):
         add(app, f"{__name__}.NAME")
+
+
+def test_a_gate_outside_that_function_is_fine(app, monkeypatch):
+    monkeypatch.delenv("ASGI_LLM_GATE_CONFIG", raising=False)
+    add(app, f"{__name__}.passes")
     add(app, NAME)
     assert app.user_middleware[0].cls is LLMGate
     assert (app.user_middleware[0].args, app.user_middleware[0].kwargs) == ((), {})
+    headers = {"authorization": "Bearer sk-vllm"}
+    assert TestClient(app).post("/v1/chat/completions", json={"model": "m"}, headers=headers).json() == {"model": "m"}
