@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from starlette.requests import Request
 
+from asgi_llm_gate.deadline import DeadlineError, within
 from asgi_llm_gate.errors import GateError, intended
 
 if TYPE_CHECKING:
     from starlette.types import Scope
+
+logger = logging.getLogger("asgi_llm_gate")
 
 CustomAuth = Callable[[Request, str], Any]
 
@@ -84,28 +88,35 @@ def presented_key(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 async def authenticate(
-    scope: Scope, key: str | None, master_key: str | None, custom_auth: CustomAuth | None
+    scope: Scope, key: str | None, master_key: str | None, custom_auth: CustomAuth | None, *, timeout: float = 30.0
 ) -> UserAPIKeyAuth:
     """Return the caller, or raise a 401.
 
     Asked in this order: ``custom_auth``, the master key, the host's own ``scope["user"]``, and last the key
     alone, by its hash. With neither ``custom_auth`` nor a master key everybody may call.
+
+    Raises:
+        GateError: 401, it is nobody who may call; 503, ``custom_auth`` took more than ``timeout`` seconds.
     """
     if custom_auth is not None:
-        return await _ask(custom_auth, scope, key)
+        return await _ask(custom_auth, scope, key, timeout)
     if master_key is not None:
         return _master(key, master_key)
     return UserAPIKeyAuth(api_key=hash_key(key) if key else None, user_id=_host_user(scope))
 
 
-async def _ask(custom_auth: CustomAuth, scope: Scope, key: str | None) -> UserAPIKeyAuth:
+async def _ask(custom_auth: CustomAuth, scope: Scope, key: str | None, timeout: float) -> UserAPIKeyAuth:
     """Call ``custom_auth(request, api_key)`` as LiteLLM does; what it raises is a 401 unless it says otherwise."""
     try:
         answer = custom_auth(Request(scope), key or "")
-        caller = await answer if isinstance(answer, Awaitable) else answer
+        caller = await within(timeout, answer) if isinstance(answer, Awaitable) else answer
+    except DeadlineError:
+        logger.error("custom_auth took more than %g seconds", timeout)
+        raise GateError(503, "Authentication is not available", code="authentication_unavailable") from None
     except Exception as exc:
         if intended(exc):
             raise
+        logger.error("custom_auth failed", exc_info=exc)
         raise _unauthorized("Authentication failed") from exc
     if isinstance(caller, str):
         return UserAPIKeyAuth(api_key=hash_key(caller))

@@ -146,7 +146,9 @@ class Exchange:
         settings = self.plan.settings
         self.head.check_single()
         key = presented_key(self.head.named)
-        self.caller = await authenticate(self.scope, key, settings.master_key, settings.custom_auth)
+        self.caller = await authenticate(
+            self.scope, key, settings.master_key, settings.custom_auth, timeout=settings.hook_timeout
+        )
 
     def _check_head(self) -> None:
         endpoint, settings = self.endpoint, self.plan.settings

@@ -85,8 +85,8 @@ class LLMGate:
         try:
             if not head.is_preflight:
                 head.check_single()
-                key = presented_key(head.named)
-                await authenticate(scope, key, self.settings.master_key, self.settings.custom_auth)
+                key, settings = presented_key(head.named), self.settings
+                await authenticate(scope, key, settings.master_key, settings.custom_auth, timeout=settings.hook_timeout)
         except Exception as exc:
             error = intended(exc)
             if error is None:

@@ -85,7 +85,9 @@ class Socket:
         settings = self._plan.settings
         head.check_single()
         key = presented_key(head.named) or _key_of_protocol(scope.get("subprotocols") or ())
-        caller = await authenticate(scope, key, settings.master_key, settings.custom_auth)
+        caller = await authenticate(
+            scope, key, settings.master_key, settings.custom_auth, timeout=settings.hook_timeout
+        )
         if not self._dialogue.USER_IN_EVENTS:
             query = _fields(scope.get("query_string", b""))
             if settings.enforce_user_param:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import hmac
 import pickle
 from types import SimpleNamespace
 
+import anyio
 import pytest
 from starlette.authentication import BaseUser, SimpleUser, UnauthenticatedUser
 from starlette.exceptions import HTTPException
 
-from asgi_llm_gate import UserAPIKeyAuth
+from asgi_llm_gate import LLMGate, UserAPIKeyAuth
 from asgi_llm_gate.auth import authenticate, hash_key, presented_key
 from asgi_llm_gate.errors import GateError
+from tests.harness import JSON, Request, Upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -174,13 +177,56 @@ async def test_what_names_no_caller_is_401(answer):
     assert (caught.value.status_code, caught.value.message) == (401, "Authentication failed")
 
 
-async def test_what_custom_auth_raises_is_401_and_tells_nothing():
+async def test_what_custom_auth_raises_is_401_and_tells_only_the_log(caplog):
     def fails(request, api_key):
-        raise ValueError(f"no row for {api_key}")
+        raise ValueError("no table")
 
     with pytest.raises(GateError) as caught:
         await asked(fails)
     assert (caught.value.status_code, caught.value.message) == (401, "Authentication failed")
+    assert caplog.messages == ["custom_auth failed"]
+    assert "no table" in caplog.text
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files"])
+async def test_custom_auth_that_hangs_is_cancelled_and_lets_nobody_in(path, caplog):
+    """After `hook_timeout` it is 503, on calls and on what passes for who has a key: clients may try again."""
+    cancelled = []
+
+    async def hangs(request, api_key):
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            cancelled.append(api_key)
+            raise
+
+    upstream = Upstream()
+    gate = LLMGate(upstream, custom_auth=hangs, policies={"files": "pass"}, hook_timeout=5)
+    response = await Request(b"{}", path=path, headers=[*JSON, ("api-key", KEY)]).to(gate)
+    assert (response.status, response.error()["code"]) == (503, "authentication_unavailable")
+    assert (cancelled, upstream.calls) == ([KEY], [])
+    assert caplog.messages == ["custom_auth took more than 5 seconds"]
+
+
+@pytest.mark.parametrize("name", ["authorization", "api-key", "x-api-key", "x-litellm-api-key"])
+@pytest.mark.parametrize("scheme", ["", "Bearer "])
+@pytest.mark.parametrize(("key", "status"), [(KEY, 200), (KEY + "2", 401), (KEY[:-1], 401), ("", 401)])
+async def test_each_header_opens_the_gate_with_the_master_key_alone(name, scheme, key, status):
+    upstream = Upstream()
+    request = Request(b'{"model": "m"}', headers=[*JSON, (name, scheme + key)])
+    response = await request.to(LLMGate(upstream, master_key=KEY))
+    assert (response.status, len(upstream.calls)) == (status, int(status == 200))
+    if status == 401:
+        assert response.error()["type"] == "authentication_error"
+
+
+async def test_the_master_key_is_compared_in_constant_time(monkeypatch):
+    compared = []
+    monkeypatch.setattr(hmac, "compare_digest", lambda *keys: compared.append(keys))
+    with pytest.raises(GateError):
+        await asked(master_key=KEY)
+    assert compared == [(KEY.encode(), KEY.encode())]
 
 
 async def test_what_custom_auth_means_to_raise_is_raised():

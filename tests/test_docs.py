@@ -37,12 +37,14 @@ from tests.harness import Request, Upstream
 from tests.servers import serve
 
 GUARDING = ROOT / "docs" / "guarding.md"
+HOSTS = ROOT / "docs" / "hosts.md"
 UPSTREAMS = ROOT / "docs" / "upstreams.md"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 
 # How each block or command that is not run begins, and why it is not.
 NOT_RUN = {
     "client ──HTTP": "a picture",
+    "# a part of examples/": "the example is run, and must have it",
     "gate.py ": "a map of the package, whose files must exist",
     "scripts/test": "it runs these tests",
     "vllm serve": "vLLM needs its models; the middleware is loaded as vLLM does it",
@@ -264,6 +266,23 @@ def test_nothing_is_left_out_for_a_reason_that_is_gone():
     """Each exception of the list is still needed."""
     text = "\n".join(page.read_text() for page in PAGES)
     assert [beginning for beginning in NOT_RUN if f"\n{beginning}" not in text and f"`{beginning}" not in text] == []
+
+
+def test_what_is_quoted_of_an_example_stands_in_it():
+    """A part of an example is there to the letter."""
+    quoted = [re.match(r"# a part of (\S+)\n(.*)", block.text, re.DOTALL) for page in PAGES for block in blocks(page)]
+    parts = [match.groups() for match in quoted if match]
+    assert parts
+    for name, part in parts:
+        assert part in (ROOT / name).read_text(), name
+
+
+@pytest.mark.parametrize(("how", "example"), [row[1:] for row in table(HOSTS, "host")], ids=lambda cell: cell[-30:])
+def test_each_hosts_example_does_as_the_page_says(how, example):
+    """The line that puts the gate in front stands in the example, which may set more."""
+    (link,) = re.findall(r"\((.*)\)", example)
+    text = (HOSTS.parent / link).read_text()
+    assert [part for part in code(how)[0].removesuffix(")").split("…") if part not in text] == []
 
 
 def slug(heading: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from importlib import import_module
 
 import httpx
 import openai
@@ -11,7 +12,7 @@ import pytest
 
 from asgi_llm_gate.demo.echo import EchoModel
 from tests.commandline import ROOT, command, run, serving
-from tests.servers import serve
+from tests.servers import SERVERS, serve
 
 CONFIG = ROOT / "examples" / "litellm_config" / "config.yaml"
 UVICORN = [sys.executable, "-m", "uvicorn", "--port", "0"]
@@ -36,6 +37,35 @@ def django_asgi():
 
 
 @contextmanager
+def fastapi_app():
+    with serve(import_module("examples.fastapi_app").app) as url:
+        yield url
+
+
+@contextmanager
+def litestar_app():
+    with SERVERS["granian"](import_module("examples.litestar_app").app) as url:
+        yield url
+
+
+@contextmanager
+def quart_app():
+    with SERVERS["hypercorn"](import_module("examples.quart_app").app) as url:
+        yield url
+
+
+@contextmanager
+def bare_proxy():
+    with (
+        serve(EchoModel(pause=0)) as upstream,
+        serving(
+            [*UVICORN, "examples.bare_proxy:app"], url_in="stderr", env={"UPSTREAM_URL": f"{upstream}/v1"}
+        ) as server,
+    ):
+        yield server.url
+
+
+@contextmanager
 def litellm_config():
     with (
         serve(EchoModel(pause=0)) as upstream,
@@ -56,6 +86,10 @@ EXAMPLES = {
         "Be polite. You said: good morning (checked)",
         "Be polite. You said: good morning",
     ),
+    fastapi_app: ("my-new-model", "You said: good morning", "You said: good morning"),
+    litestar_app: ("my-new-model", "You said: good morning", "You said: good morning"),
+    quart_app: ("my-new-model", "You said: good morning", "You said: good morning"),
+    bare_proxy: ("my-new-model", "good morning", "good morning"),
     django_asgi: ("my-new-model", "You said: good morning", "You said: good morning"),
     litellm_config: ("my-new-model", "good morning", "good morning"),
 }
@@ -86,7 +120,10 @@ def test_an_example_does_what_it_says(example):
         assert refused.value.param == "user"
 
 
-@pytest.mark.parametrize("example", [starlette_app, django_asgi], ids=lambda example: example.__name__)
+PAGES_BESIDE = [starlette_app, fastapi_app, litestar_app, quart_app, bare_proxy, django_asgi]
+
+
+@pytest.mark.parametrize("example", PAGES_BESIDE, ids=lambda example: example.__name__)
 def test_other_routes_of_an_example_are_untouched(example):
     """What is no LLM call passes by the gate."""
     with example() as url:

@@ -8,11 +8,11 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from tests.servers import serve
+from tests.servers import SERVERS, serve
 
 
-@pytest.mark.parametrize("http", ["h11", "httptools"])
-def test_an_app_is_served_from_its_start_up_to_its_shutdown(http):
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_app_is_served_from_its_start_up_to_its_shutdown(server):
     """The block sees the app started, and leaving it has the app shut down."""
     seen = []
 
@@ -26,9 +26,9 @@ def test_an_app_is_served_from_its_start_up_to_its_shutdown(http):
         return PlainTextResponse("hello")
 
     app = Starlette(routes=[Route("/", hello)], lifespan=lifespan)
-    with serve(app, http=http) as url:
-        assert seen == ["up"]
+    with SERVERS[server](app) as url:
         assert httpx.get(f"{url}/").text == "hello"
+        assert seen == ["up"]
     assert seen == ["up", "down"]
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/")
