@@ -72,7 +72,12 @@ class CallData:
                 "user_api_key_metadata": caller.metadata,
                 "user_api_key_auth": caller,
             },
-            "proxy_server_request": {"url": url, "method": head.method, "headers": headers, "body": asked or self.asked},
+            "proxy_server_request": {
+                "url": url,
+                "method": head.method,
+                "headers": headers,
+                "body": asked or self.asked,
+            },
             "litellm_call_id": call_id,
             "secret_fields": {"raw_headers": raw_headers},
             "litellm_metadata": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from contextlib import suppress
 
 import anyio
 import orjson
@@ -36,7 +37,8 @@ def same(left, right):
 async def test_a_framework_alone(row, framework):
     """The table's last column is true: these bodies reach a handler that no gate stands before."""
     app = host(framework)
-    await Request(row.body).to(app)
+    with suppress(UnicodeEncodeError):  # FastAPI can't tell of half a surrogate pair in a key
+        await Request(row.body).to(app)
     assert bool(app.notes) == (LETTERS[framework] in row.bare)
 
 

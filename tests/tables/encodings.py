@@ -1,7 +1,8 @@
 """Content encodings of a POST whose decoded body, where there is one, is `PLAIN`.
 
 Rows: name; the content-encoding; the body; None if the gate lets it through, else its status and code; which
-frameworks (Starlette, FastAPI with a dict or a model, Django) read some body with no gate before them: none of them undoes a coding.
+frameworks (Starlette, FastAPI with a dict or a model, Django) read some body with no gate before them: none of them
+undoes a coding.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ INNOCENT = [
     Innocent("XML", "PROPFIND", "/dav", [("content-type", "text/xml"), ("depth", "1")], b"<propfind/>"),
     Innocent("a query with a body", "QUERY", "/search", JSON, b'{"q":1}'),
     Innocent("GraphQL", "POST", "/graphql", JSON, b'{"query":"{completions}"}'),
-    Innocent("gRPC", "POST", "/llm.Chat/Completions", [("content-type", "application/grpc")], b"\0\0\0\0\0"),
+    Innocent("gRPC", "POST", "/llm.Chat/Complete", [("content-type", "application/grpc")], b"\0\0\0\0\0"),
     Innocent("a word of an endpoint's", "POST", "/shop/files", PARTS, UPLOAD),
     Innocent("half of an endpoint's path", "POST", "/chat", JSON, b'{"messages":[]}'),
     Innocent("an endpoint's path before another", "POST", "/v1/embeddings/cache", JSON, b"{"),
