@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from asgi_llm_gate import LLMGate
-from tests.hosts import Reader
+from tests.hosts import Reader, host
 from tests.servers import serve
 from tests.tables.framing import BODY, FRAMINGS, TE, post
 
@@ -84,6 +84,20 @@ def test_framing(row, http, line):
         assert [value for name, value in headers if name == "content-type"] == ["application/json"]
         assert [value for name, value in headers if name == "content-length"] == ["12"]
         assert not {"transfer-encoding", "connection"} & set(names)
+
+
+@parsers
+def test_starlette_alone(http):
+    """The table's last column is true: these requests bring a body to a handler that no gate stands before."""
+    app, read_bodies = host("starlette"), []
+    with serve(app, http=http, lifespan="off") as url:
+        for row in FRAMINGS:
+            app.notes.clear()
+            with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20) as connection:
+                connection.sendall(row.wire)
+                read(connection)
+            read_bodies += [row.name] * any(note.data == {"user": "u"} for note in app.notes)
+    assert read_bodies == [row.name for row in FRAMINGS if row.is_read(http)]
 
 
 def continued(connection):
