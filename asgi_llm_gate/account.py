@@ -45,9 +45,22 @@ class Account:
         self._start = datetime.now(UTC)
         self._reached = False
         self._logged = False
+        self._at_work = False
         self._telling = anyio.Lock(fast_acquire=True)
         self.settled = False
         self.failure: Exception | None = None
+
+    def begun(self) -> None:
+        """Note that the hooks are being asked about the call."""
+        self._at_work = bool(self._plan.ended)
+
+    async def over(self, call: CallData, caller: UserAPIKeyAuth) -> None:
+        """Tell the hooks that nothing is at work for the call any more; once, and only where they know of it."""
+        if self._at_work:
+            self._at_work = False
+            with anyio.CancelScope(shield=True):  # each hook has its own time limit
+                for hook in self._plan.ended:
+                    await _told(hook, {"data": call.data, "user_api_key_dict": caller})
 
     def succeeded(self) -> None:
         """Note a success, unless the call has ended before."""
@@ -172,5 +185,5 @@ class Account:
 async def _told(hook: Hook, event: dict[str, Any]) -> None:
     try:
         await hook(**event)
-    except Exception as exc:  # a log hook has nothing to refuse
+    except Exception as exc:  # it has nothing to refuse
         logger.error("%s raised", hook.name, exc_info=exc)

@@ -351,6 +351,7 @@ def test_settings_can_not_be_changed():
 NAMES = (
     "async_pre_call_hook, async_moderation_hook, async_post_call_success_hook, async_post_call_streaming_hook, "
     "async_post_call_streaming_iterator_hook, async_post_call_failure_hook, async_post_call_response_headers_hook, "
+    "async_post_call_ended_hook, "
     "async_log_pre_api_call, async_log_stream_event, async_log_success_event, async_log_failure_event, "
     "log_pre_api_call, log_stream_event, log_success_event, log_failure_event"
 )
