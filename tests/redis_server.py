@@ -1,0 +1,108 @@
+"""A real Redis for tests: on a free port, without persistence, killed, stopped and started again as a test likes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = "redis-server"
+
+
+class RedisServer:
+    """A Redis of its own process; as a context, it runs within the block.
+
+    Attributes:
+        port: Where it listens, also after it was started again.
+        url: The same as a URL.
+    """
+
+    def __init__(self, *options: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            self.port: int = reserved.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._options = options
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it, empty, and return when it takes commands."""
+        flags = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "appendonly": "no", "loglevel": "notice"}
+        arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
+        command = [PROGRAM, *arguments, *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        log = []
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            log.append(line)
+            if "Ready to accept connections" in line:
+                break
+        with self.client() as client:
+            assert client.ping(), "".join(log)
+
+    def refresh(self) -> None:
+        """Empty it, and start it if it does not run."""
+        if self._process is None:
+            self.start()
+        with self.client() as client:
+            client.flushall()
+
+    def kill(self) -> None:
+        """End it at once, with all it held; a stopped one too."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let it take connections and commands within the block, and answer none."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+    def client(self) -> redis.Redis:
+        """Return a client for the test's own use; texts are `str`."""
+        return redis.Redis(port=self.port, decode_responses=True, retry=Retry(NoBackoff(), 0))
+
+
+def require(program: str = PROGRAM) -> None:
+    """Skip the test where a program is not installed, or fail it where all must be."""
+    if shutil.which(program) is None:
+        missing = pytest.fail if os.environ.get("LLM_GATE_REQUIRE_SERVICES") else pytest.skip
+        missing(f"NOT RUN: {program} is not installed")
+
+
+@pytest.fixture(scope="session")
+def session_redis() -> Iterator[RedisServer]:
+    require()
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(session_redis: RedisServer) -> RedisServer:
+    """A Redis that runs and is empty; the test may kill it."""
+    session_redis.refresh()
+    return session_redis
