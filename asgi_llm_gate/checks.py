@@ -256,5 +256,6 @@ CHECKS: Mapping[str, Check] = {
     "strict": _boolean,
     "policies": _policies,
     "paths": _paths,
+    "lease_seconds": _some_seconds,
     "shutdown_timeout": _seconds,
 }

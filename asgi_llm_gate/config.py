@@ -43,8 +43,7 @@ _PLACES: Mapping[str, str] = {
 
 # What guards something in a later version: to pass it over would leave a hole.
 _LATER = frozenset(
-    f"gate_settings.{name}"
-    for name in ("inspector", "keys", "lease_seconds", "on_store_error", "redis_url", "teams", "users")
+    f"gate_settings.{name}" for name in ("inspector", "keys", "on_store_error", "redis_url", "teams", "users")
 )
 
 

@@ -46,6 +46,7 @@ class Settings:
         policies: What becomes of endpoint classes that the gate does not look into: ``pass`` or ``deny``, the default;
             and of WebSockets and files of calls, which it looks into by default: ``inspect``, ``pass`` or ``deny``.
         paths: An app's own paths, by their end: a call type, or ``pass`` for what is no LLM call.
+        lease_seconds: How long the slots of a process that has died stay taken.
         shutdown_timeout: How long open streams may go on after the command line's server is told to stop.
     """
 
@@ -77,6 +78,7 @@ class Settings:
     strict: bool = False
     policies: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
+    lease_seconds: float = 30.0
     shutdown_timeout: float = 10.0
 
     def keywords(self) -> Any:
@@ -115,4 +117,5 @@ class Keywords(TypedDict, total=False):
     strict: bool
     policies: Mapping[str, str]
     paths: Mapping[str, str]
+    lease_seconds: float
     shutdown_timeout: float

@@ -500,7 +500,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     **{
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
-        for name in ("keys", "users", "teams", "redis_url", "inspector", "lease_seconds", "on_store_error")
+        for name in ("keys", "users", "teams", "redis_url", "inspector", "on_store_error")
     },
     "LiteLLM's guardrails": (
         "guardrails: [{guardrail_name: a}]",

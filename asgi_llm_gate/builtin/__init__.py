@@ -34,7 +34,9 @@ class BuiltIn(NamedTuple):
 
 
 # In the order of the documentation.
-BUILT_IN: Mapping[str, BuiltIn] = {}
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "parallel_request_limiter": BuiltIn("asgi_llm_gate.builtin.limiter", "ParallelRequestLimiter", ("lease_seconds",)),
+}
 
 
 def __getattr__(name: str) -> Any:
