@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from asgi_llm_gate.builtin import BUILT_IN
 from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.endpoints import DENY, ENDPOINTS, INSPECT, PASS, WEBSOCKETS, by_call_type
 
@@ -165,6 +166,27 @@ def _words(value: Any, name: Check, word: Check) -> dict[str, str]:
     return {_at(f".{key}", name, key): _at(f".{key}", word, item) for key, item in value.items()}
 
 
+def _callback_settings(value: Any) -> dict[str, dict[str, Any]]:
+    """Check that options are those of hooks that ship; what each may be, the hook knows itself."""
+    if not isinstance(value, Mapping):
+        raise WrongValueError(f"expected options by the names of hooks, got {type(value).__name__}")
+    for name in value:
+        if name not in BUILT_IN:
+            raise WrongValueError(f"no hook that ships; those are {', '.join(BUILT_IN)}", f".{name}")
+    return {name: _at(f".{name}", hook_options, options) for name, options in value.items()}
+
+
+def hook_options(value: Any) -> dict[str, Any]:
+    """Check the options of one hook: that they have names.
+
+    Raises:
+        WrongValueError: They have none.
+    """
+    if not isinstance(value, Mapping):
+        raise WrongValueError(f"expected options by name, got {type(value).__name__}")
+    return {str(name): option for name, option in value.items()}
+
+
 def _at(place: str, check: Check, value: Any) -> Any:
     try:
         return check(value)
@@ -209,6 +231,7 @@ def _call_type(word: Any) -> str:
 
 # Every setting but the three that take loading (`callbacks`, `custom_auth`, `model_list`), and what it may be.
 CHECKS: Mapping[str, Check] = {
+    "callback_settings": _callback_settings,
     "enforce_user_param": _boolean,
     "enforced_params": _names,
     "user_params": _some_names,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from asgi_llm_gate.builtin import BUILT_IN
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "litellm_settings": ("callbacks", "cache_params"),
     "general_settings": ("master_key", "enforce_user_param", "enforced_params", "custom_auth"),
+    "callback_settings": tuple(BUILT_IN),
 }
 
 # What the forwarder reads of an entry of the model list, and what the gate reads of a cache's settings.
@@ -49,7 +52,6 @@ _NO_DATABASE = "there is no database: no virtual keys, no spend"
 # What only costs a feature. Likewise.
 _FEATURES = (
     ("", "router_settings", _ONE_UPSTREAM),
-    ("", "callback_settings", "a handler takes its settings itself"),
     ("", "mcp_servers", "MCP is not served"),
     ("litellm_settings", "success_callback failure_callback input_callback", _LOG_EVENTS),
     ("litellm_settings", "service_callback service_callbacks", _LOG_EVENTS),
@@ -105,6 +107,8 @@ def guarded_by(place: str, value: Any) -> str | None:
 
 def instead_of(place: str) -> str | None:
     """Return what there is in place of a key that the gate does not serve; None if it is no such key of LiteLLM's."""
+    if place.startswith("callback_settings."):
+        return "a handler takes its settings itself"
     return _INSTEAD.get(_plain(place))
 
 

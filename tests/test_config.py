@@ -82,6 +82,7 @@ general_settings:
   enforced_params: [metadata.team, os.environ/PARAM]
   custom_auth: hooks.who
 gate_settings:
+  callback_settings: {}
   user_params: safety_identifier
   forward_user: always
   call_type_names: litellm
@@ -115,6 +116,7 @@ def test_every_setting_of_a_file_is_read(configured):
     assert settings.custom_auth.__name__ == "who"
     assert given == {
         "callbacks": (),
+        "callback_settings": {},
         "enforce_user_param": True,
         "enforced_params": ("metadata.team", "tenant"),
         "user_params": ("safety_identifier",),
