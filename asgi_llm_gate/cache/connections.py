@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from asgi_llm_gate.cache.address import Address
 
 
+NEEDS_ASYNCIO = "the cache on Redis needs asyncio: redis-py does not run under trio"
+
+
 class Pool(NamedTuple):
     """What one event loop talks to a Redis with.
 
@@ -59,10 +62,9 @@ class Connections:
         Raises:
             RuntimeError: The loop is none of asyncio's.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(NEEDS_ASYNCIO) from None
+        loop = running_loop()
+        if loop is None:
+            raise RuntimeError(NEEDS_ASYNCIO)
         pool = self._pools.get(loop)
         if pool is None:
             client = self._address.client(self._module.asyncio, None)
@@ -77,7 +79,8 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close the pool of the running loop, and that of plain calls; both are made anew when they are needed."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        loop = running_loop()
+        pool = self._pools.pop(loop, None) if loop is not None else None
         plain, self._plain = self._plain, None
         if pool is not None:
             for client in (*_sentinels(pool.client), pool.client):
@@ -87,7 +90,12 @@ class Connections:
                 client.close()
 
 
-NEEDS_ASYNCIO = "the cache on Redis needs asyncio: redis-py does not run under trio"
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return asyncio's loop, or None under trio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _sentinels(client: Any) -> list[Any]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.cache.commands import Entry
 
+# What keys begin with where nothing else is said.
+NAMESPACE = "asgi-llm-gate"
+
 _PING = Script("return redis.call('PING')")
 
 # What a pattern of Redis's takes for more than the character itself.
@@ -33,7 +36,8 @@ class RedisCache:
         url: redis-py's, such as ``redis://:password@host:6379/0``; ``redis+cluster://host,host`` and
             ``redis+sentinel://host,host/service`` too; or an `Address`.
         namespace: Keeps the keys apart from those of others, ``{namespace}:key``.
-        timeout: Seconds that an answer may take, the wait for one of the pool's connections included.
+        timeout: Seconds that an answer may take, the wait for one of the pool's connections included; if None, what
+            the URL says (``?socket_timeout=2``), else 1.
         default_ttl: Seconds an entry lives when nothing else is said.
 
     Raises:
@@ -48,15 +52,20 @@ class RedisCache:
         self,
         url: str | Address,
         *,
-        namespace: str = "asgi-llm-gate",
-        timeout: float = 1.0,
+        namespace: str = NAMESPACE,
+        timeout: float | None = None,
         default_ttl: float = DEFAULT_TTL,
     ) -> None:
         self.default_ttl = default_ttl
-        self.store = Store(url if isinstance(url, Address) else from_url(url), namespace, timeout)
+        address = url if isinstance(url, Address) else from_url(url)
+        self.store = Store(address, namespace, address.timeout if timeout is None else timeout)
 
     def __repr__(self) -> str:
         return f"RedisCache({self.store.address})"
+
+    def complaint(self) -> str | None:
+        """Say why the methods that await can't work where this is called, or None if they can."""
+        return self.store.complaint()
 
     async def ping(self) -> bool:
         """Ask for an answer."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from asgi_llm_gate.cache.connections import Connections
+from asgi_llm_gate.cache.connections import NEEDS_ASYNCIO, Connections, running_loop
 from asgi_llm_gate.cache.health import Health
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class Store:
         self._timeout = timeout
         self._connections = Connections(address, timeout * _SHARE_OF_PLAIN_CALLS)
         self._health = Health(str(address))
+
+    def complaint(self) -> str | None:
+        """Say why `run` can't work where this is called, or None if it can."""
+        return None if running_loop() is not None else NEEDS_ASYNCIO
 
     async def run(self, command: Command[T]) -> T:
         """Ask, and read the answer.
