@@ -10,7 +10,9 @@ from typing import Any
 import orjson
 
 from asgi_llm_gate.builtin import BUILT_IN
-from asgi_llm_gate.cache import DualCache
+from asgi_llm_gate.cache import DualCache, RedisCache
+from asgi_llm_gate.cache.address import Address, from_params, from_url
+from asgi_llm_gate.cache.redis import NAMESPACE
 from asgi_llm_gate.endpoints import DENY, ENDPOINTS, INSPECT, PASS, WEBSOCKETS, by_call_type
 
 Check = Callable[[Any], Any]
@@ -159,6 +161,38 @@ def _cache(value: Any) -> DualCache | None:
     return value
 
 
+def _redis_url(value: Any) -> str | None:
+    url = None if value is None else _text(value)
+    if url is not None:
+        _address(lambda: from_url(url))
+    return url
+
+
+def redis_cache(value: Any, environ: Mapping[str, str]) -> RedisCache | None:
+    """Make the tier that LiteLLM's `cache_params` describe, those it leaves out as in LiteLLM's environment variables.
+
+    Raises:
+        WrongValueError: They are wrong, or describe something that is not served.
+    """
+    if not isinstance(value, Mapping):
+        raise WrongValueError(f"expected settings by name, got {type(value).__name__}")
+    kind = value.get("type", "redis")
+    if kind not in ("local", "redis"):
+        raise WrongValueError(f"only local and redis are served by this version, got {shown(kind)}", ".type")
+    if kind == "local":
+        return None
+    namespace = _at(".namespace", _text, value.get("namespace", NAMESPACE))
+    address = _address(lambda: from_params(value, environ))
+    return RedisCache(address, namespace=namespace)
+
+
+def _address(read: Callable[[], Address]) -> Address:
+    try:
+        return read()
+    except (ImportError, ValueError) as exc:
+        raise WrongValueError(exc) from None
+
+
 def _words(value: Any, name: Check, word: Check) -> dict[str, str]:
     """Check a mapping, each name and each word."""
     if not isinstance(value, Mapping):
@@ -238,6 +272,8 @@ CHECKS: Mapping[str, Check] = {
     "forward_user": _one_of("documented", "always"),
     "master_key": _key,
     "cache": _cache,
+    "redis_url": _redis_url,
+    "on_store_error": _one_of("allow", "reject"),
     "call_type_names": _one_of("documented", "litellm"),
     "hook_timeout": _some_seconds,
     "on_hook_error": _one_of("reject", "allow"),

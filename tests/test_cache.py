@@ -283,9 +283,8 @@ def test_the_memory_tier_is_the_only_one():
     assert cache.redis_cache is None
 
 
-def test_a_redis_tier_is_not_ignored_in_silence():
-    """Its counters would look shared and be none."""
-    with pytest.raises(ValueError, match="takes no redis_cache"):
+def test_a_redis_tier_of_another_kind_is_not_taken():
+    with pytest.raises(TypeError, match=r"expected a RedisCache of asgi_llm_gate.cache, got object"):
         DualCache(redis_cache=object())  # type: ignore[arg-type]
 
 
