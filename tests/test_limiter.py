@@ -69,8 +69,10 @@ REFUSED = {
     ),
     "a model": (
         {"metadata": {"model_rpm_limit": {"gpt-4o-mini": 1}}, "key_alias": None},
-        "Rate limit reached for model gpt-4o-mini with this key: 1 of 1 requests in a minute (rpm_limit). "
-        "Try again in 60 s.",
+        (
+            "Rate limit reached for model gpt-4o-mini with this key: 1 of 1 requests in a minute (rpm_limit). "
+            "Try again in 60 s."
+        ),
         {"retry-after": "60"},
     ),
     "the one that takes longest": (

@@ -41,7 +41,6 @@ class _Call:
         ledger: Who counts it: the process, or all through Redis.
         holds: It may hold a slot, and has tokens to count.
         hides: The client had not asked for the chunk with the usage.
-        failed: It has.
         spending: What is known of its tokens.
     """
 
@@ -52,7 +51,6 @@ class _Call:
         self.ledger: Ledger | RedisLedger
         self.holds = True
         self.hides = False
-        self.failed = False
         self.spending = Spending()
         self.counts_tokens = bool(self.claim.of("tokens"))
 
@@ -133,13 +131,6 @@ class ParallelRequestLimiter(CallHooks):
         if call is not None:
             await self._give(call, request_data)
 
-    async def async_post_call_failure_hook(
-        self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: UserAPIKeyAuth
-    ) -> None:
-        """Note that there is nothing to estimate."""
-        if call := self._calls.get(id(request_data)):
-            call.failed = True
-
     async def async_post_call_ended_hook(self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth) -> None:
         """Give the slot back, and count the tokens."""
         if call := self._calls.pop(id(data), None):
@@ -189,8 +180,8 @@ class ParallelRequestLimiter(CallHooks):
                 self._note_away(error)
 
     def _tokens(self, call: _Call, data: dict[str, Any]) -> int:
-        """Return what a call cost, and leave it for the log."""
-        if call.failed and not call.spending.answered:
+        """Return what a call cost whose answer was seen, and leave it for the log."""
+        if not call.spending.answered:
             return 0
         cost = call.spending.cost(partial(get_formatted_prompt, data, call.call_type))
         metadata = data.get("metadata")

@@ -155,8 +155,8 @@ class RedisLedger:
 
 
 def _keys(limits: Iterable[Limit]) -> list[str]:
-    """Return the limits' names in Redis, which a cluster keeps in one place: a script may touch no other."""
-    return [f"{{limits}}:{limit.key}" for limit in limits]
+    """Return the limits' names in Redis. A cluster keeps all of a cache's in one place, as a script must have them."""
+    return [f"limits:{limit.key}" for limit in limits]
 
 
 def _milliseconds(seconds: float) -> int:
