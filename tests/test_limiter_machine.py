@@ -30,7 +30,7 @@ from tests.harness import answer, chat
 from tests.limits import COUNTED, gated
 
 USERS = ("ann", "bob")
-OWN, TEAM, REQUESTS, TOKENS = 2, 3, 6, 40
+OWN, TEAM, REQUESTS, TOKENS = 2, 3, 5, 15
 COST = 10
 
 USAGE = {**said(""), "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
@@ -198,7 +198,7 @@ def _caller(user):
     return UserAPIKeyAuth(user_id=user, team_id="t", team_max_parallel_requests=TEAM, team_tpm_limit=TOKENS, **limits)
 
 
-few = settings(max_examples=12, stateful_step_count=30, deadline=None)
+few = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 
 def test_in_memory_it_does_what_its_model_does():

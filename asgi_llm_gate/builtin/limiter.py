@@ -197,7 +197,7 @@ class ParallelRequestLimiter(CallHooks):
     def _note_away(self, error: StoreError) -> None:
         if not self._is_away:
             self._is_away = True
-            logger.error("limits can't be counted for all processes: %s", error)
+            logger.error("limits can't be counted for all processes (on_store_error decides): %s", error)
 
     def _note_back(self) -> None:
         if self._is_away:
