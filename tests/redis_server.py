@@ -17,23 +17,25 @@ from redis.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PROGRAM = "redis-server"
 
 
 class RedisServer:
-    """A Redis of its own process; as a context, it runs within the block.
+    """A Redis of its own process, or with a configuration a sentinel; as a context, it runs within the block.
 
     Attributes:
         port: Where it listens, also after it was started again.
         url: The same as a URL.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, configuration: Path | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             self.port: int = reserved.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}"
         self._options = options
+        self._sentinel = configuration
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -45,15 +47,19 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, empty, and return when it takes commands."""
+        if self._sentinel is not None:
+            self._run(str(self._sentinel), "--sentinel", "--port", str(self.port))
+            return
         flags = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "appendonly": "no", "loglevel": "notice"}
-        arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
-        command = [PROGRAM, *arguments, *self._options]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._run(*(part for name, value in flags.items() for part in (f"--{name}", value)), *self._options)
+
+    def _run(self, *arguments: str) -> None:
+        self._process = subprocess.Popen([PROGRAM, *arguments], stdout=subprocess.PIPE, text=True)
         log = []
         assert self._process.stdout is not None
         for line in self._process.stdout:
             log.append(line)
-            if "Ready to accept connections" in line:
+            if "Ready to accept connections" in line or "+monitor" in line:
                 break
         with self.client() as client:
             assert client.ping(), "".join(log)
