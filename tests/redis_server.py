@@ -17,23 +17,25 @@ from redis.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PROGRAM = "redis-server"
 
 
 class RedisServer:
-    """A Redis of its own process; as a context, it runs within the block.
+    """A Redis of its own process, or with a configuration a sentinel; as a context, it runs within the block.
 
     Attributes:
         port: Where it listens, also after it was started again.
         url: The same as a URL.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, configuration: Path | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             self.port: int = reserved.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}"
         self._options = options
+        self._sentinel = configuration
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -45,18 +47,17 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, empty, and return when it takes commands."""
+        if self._sentinel is not None:
+            self._run(str(self._sentinel), "--sentinel", "--port", str(self.port))
+            return
         flags = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "appendonly": "no", "loglevel": "notice"}
-        arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
-        command = [PROGRAM, *arguments, *self._options]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        log = []
+        self._run(*(part for name, value in flags.items() for part in (f"--{name}", value)), *self._options)
+
+    def _run(self, *arguments: str) -> None:
+        self._process = subprocess.Popen([PROGRAM, *arguments], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            log.append(line)
-            if "Ready to accept connections" in line:
-                break
-        with self.client() as client:
-            assert client.ping(), "".join(log)
+        is_ready = any("Ready to accept connections" in line or "+monitor" in line for line in self._process.stdout)
+        assert is_ready, f"{PROGRAM} did not start"
 
     def refresh(self) -> None:
         """Empty it, and start it if it does not run."""
@@ -81,6 +82,11 @@ class RedisServer:
             yield
         finally:
             os.kill(self._process.pid, signal.SIGCONT)
+
+    def connected(self) -> int:
+        """Return how many connections it has, this question's not counted."""
+        with self.client() as client:
+            return int(client.info("clients")["connected_clients"]) - 1
 
     def client(self) -> redis.Redis:
         """Return a client for the test's own use; texts are `str`."""

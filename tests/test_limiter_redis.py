@@ -191,9 +191,10 @@ async def test_leases_are_renewed_while_calls_live_in_one_round_trip_for_all(mak
     app = Held()
     gate = make(app, who=caller(max_parallel_requests=9, user_max_parallel_requests=9), lease=0.6)
     async with at_work(gate, app, 3):
-        first = slots(redis)
-        assert [len(held) for held in first.values()] == [3, 3]
         before = scripts_run(redis)
+        await until(lambda: scripts_run(redis) > before)  # Redis is given the script
+        first, before = slots(redis), scripts_run(redis)
+        assert [len(held) for held in first.values()] == [3, 3]
         await until(lambda: slots(redis).keys() == first.keys() and _later(first, slots(redis)))
         assert scripts_run(redis) - before == 1
         seconds, microseconds = redis.time()

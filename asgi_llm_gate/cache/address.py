@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MISSING = "the cache on Redis needs redis: pip install 'asgi-llm-gate[redis]'"
-_EXPECTED = (
+EXPECTED_URL = (
     "expected a URL such as redis://host:6379/0, rediss://…, unix:///path, redis+cluster://host,host or "
     "redis+sentinel://host,host/service; special characters of a password are percent-encoded in it"
+)
+EXPECTED_PARAMS = (
+    "expected a url; or host and port; or redis_startup_nodes, each with host and port; or sentinel_nodes, each a list "
+    "of host and port, and a service_name"
 )
 
 Kind = Literal["server", "cluster", "sentinel"]
@@ -116,14 +120,15 @@ def from_url(url: str) -> Address:
         ImportError: redis-py is not installed.
         AddressError: It is none; the message shows nothing of it.
     """
-    scheme, _, rest = url.strip().partition("://")
+    scheme, separator, rest = url.strip().partition("://")
     base, plus, several = scheme.lower().partition("+")
     end = next((index for index, character in enumerate(rest) if character in "/?#"), len(rest))
-    user, at, hosts = rest[:end].rpartition("@")
-    path, mark, query = rest[end:].partition("?")
+    (user, at, hosts), tail = rest[:end].rpartition("@"), rest[end:]
+    path, mark, query = tail.partition("?")
+    is_known = base in _SCHEMES and (not plus or (several in _SEVERAL and base != "unix"))
     # A password with such a character in it that is not encoded would end up as a host or port.
-    if base not in _SCHEMES or (plus and (several not in _SEVERAL or base == "unix")) or "@" in rest[end:]:
-        raise AddressError(_EXPECTED)
+    if not separator or not is_known or "@" in tail:
+        raise AddressError(EXPECTED_URL)
     kind = _SEVERAL.get(several, "server")
     first, *others = hosts.split(",") if several else [hosts]
     if base == "unix":
@@ -133,7 +138,7 @@ def from_url(url: str) -> Address:
     nodes = [(part.pop("host", "localhost"), part.pop("port", default)) for part in parts]
     service, _, database = path.strip("/").rpartition("/") if kind != "sentinel" else path.strip("/").partition("/")
     if (database and not database.isdecimal()) or bool(service) != (kind == "sentinel"):
-        raise AddressError(_EXPECTED)
+        raise AddressError(EXPECTED_URL)
     if database:
         parts[0]["db"] = int(database)
     return _address(kind, nodes, parts[0], tls=base == "rediss", service=service)
@@ -159,11 +164,8 @@ def from_params(params: Mapping[str, Any], environ: Mapping[str, str]) -> Addres
         return _from_params(given)
     except AddressError:
         raise
-    except (KeyError, TypeError, ValueError):
-        raise AddressError(
-            "expected a url; or host and port; or redis_startup_nodes, each with host and port; or sentinel_nodes, "
-            "each a list of host and port, and a service_name"
-        ) from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise AddressError(EXPECTED_PARAMS) from None
 
 
 def _from_params(given: Mapping[str, Any]) -> Address:
@@ -188,7 +190,7 @@ def _parsed(url: str) -> dict[str, Any]:
     try:
         return dict(module.parse_url(url))
     except ValueError:
-        raise AddressError(_EXPECTED) from None
+        raise AddressError(EXPECTED_URL) from None
 
 
 def _module() -> Any:

@@ -57,7 +57,6 @@ class DualCache(CacheMethods):
         self.in_memory_cache = in_memory_cache or InMemoryCache(default_ttl=default_ttl)
         self.redis_cache = redis_cache
         self.on_store_error = on_store_error
-        self._tiers = Tiers(self.in_memory_cache, shared=redis_cache is not None)
 
     def get_cache(
         self, key: str, _span: Any = None, local_only: bool = False, *_arguments: Any, **_options: Any
@@ -209,6 +208,11 @@ class DualCache(CacheMethods):
         """Close the connections to Redis of the running event loop; they are opened anew when they are needed."""
         if self.redis_cache is not None:
             await self.redis_cache.aclose()
+
+    @property
+    def _tiers(self) -> Tiers:
+        # Handlers written for LiteLLM put other tiers in the place of these.
+        return Tiers(self.in_memory_cache, shared=self.redis_cache is not None)
 
     def _now(self, step: Step[T]) -> T:
         if self.redis_cache is None or step.command is None:

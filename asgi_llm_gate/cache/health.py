@@ -53,6 +53,6 @@ class Health:
         """Take note of a failure, logged once until the store is back, and return what to raise."""
         if not self._away:
             self._away = True
-            logger.warning("%s is away: %s: %s", self._name, type(why).__name__, why)
+            logger.warning("%s is away: %s", self._name, str(why) or "it took too long")
         self._rests_until = self._clock() + REST
         return StoreError()
