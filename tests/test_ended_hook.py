@@ -52,9 +52,7 @@ class Refuses(CallHooks):
 
 class StopsEarly(CallHooks):
     async def async_post_call_streaming_iterator_hook(self, response):
-        async for chunk in response:
-            yield chunk
-            return
+        yield await anext(response)
 
 
 def end_of(app, *callbacks, body=None, **settings):

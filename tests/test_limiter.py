@@ -20,9 +20,10 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_where_nobody_has_a_limit_nothing_is_said():
-    response = await asked(gated(Upstream(answer(WHOLE))))
-    assert response.status == 200
-    assert not [name for name, _ in response.headers if name.startswith("x-ratelimit")]
+    for messages in (answer(WHOLE), STREAM):
+        response = await asked(gated(Upstream(messages)))
+        assert (response.status, response.body) == (200, b"".join(m.get("body", b"") for m in messages))
+        assert not [name for name, _ in response.headers if name.startswith("x-ratelimit")]
 
 
 async def test_no_more_calls_are_at_work_at_once_than_may_be():

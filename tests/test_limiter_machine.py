@@ -10,15 +10,7 @@ from typing import Any
 import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    multiple,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, multiple, rule, run_state_machine_as_test
 from starlette.exceptions import HTTPException
 
 from asgi_llm_gate import CallHooks, DualCache, UserAPIKeyAuth
@@ -89,8 +81,8 @@ class Machine(RuleBasedStateMachine):
     redis: Any = None
     calls = Bundle("calls")
 
-    @initialize()
-    def begin(self):
+    def __init__(self):
+        super().__init__()
         self.now = 1000.0
         self.running: dict[int, Running] = {}
         self.at_work = dict.fromkeys(USERS, 0)
@@ -119,19 +111,23 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=calls, user=st.sampled_from(USERS), ending=st.sampled_from(list(ENDINGS)))
     def call(self, user, ending):
-        running = self.runner.run(self._call(user, ending))
+        return self.runner.run(self._call(user, ending))
+
+    async def _call(self, user, ending):
+        """Make a call; it is at work now, or has its answer."""
         used = (self.at_work[user], sum(self.at_work.values()), self.requests[user], self.tokens)
         admitted = all(count < limit for count, limit in zip(used, (OWN, TEAM, REQUESTS, TOKENS), strict=True))
-        assert (running.client.answered.is_set() and running.client.sent[0]["status"] == 429) is not admitted, used
+        running = await self._made(user, ending)
+        answered = running.client.answered.is_set()
+        assert (answered and running.client.sent[0]["status"] == 429) is not admitted, used
+        self.requests[user] += admitted
         if not admitted or ending == "refusal before":
-            self.requests[user] += admitted
-            assert running.client.answered.is_set()
+            assert answered
             return multiple()
-        self.requests[user] += 1
         self.at_work[user] += 1
         return running
 
-    async def _call(self, user, ending):
+    async def _made(self, user, ending):
         number = len(self.running)
         client = Client(chat(id=number, ending=ending, stream=ending in ("stream", "stops")))
         running = self.running[number] = Running(user, ending, client)
@@ -146,10 +142,10 @@ class Machine(RuleBasedStateMachine):
     @rule(running=consumes(calls))
     def end(self, running):
         self.runner.run(self._end(running))
-        self.at_work[running.user] -= 1
-        self.tokens += ENDINGS[running.ending]
 
     async def _end(self, running):
+        self.at_work[running.user] -= 1
+        self.tokens += ENDINGS[running.ending]
         if running.ending == "leaves":
             running.client.gone.set()
         else:
@@ -168,9 +164,8 @@ class Machine(RuleBasedStateMachine):
                 client.delete("none", *windows)
 
     def teardown(self):
-        if hasattr(self, "runner"):
-            self.runner.run(self._close())
-            self.runner.close()
+        self.runner.run(self._close())
+        self.runner.close()
 
     async def _close(self):
         """End what is at work; nothing is left."""

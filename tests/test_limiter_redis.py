@@ -12,7 +12,7 @@ from asgi_llm_gate import DualCache
 from asgi_llm_gate.builtin import ParallelRequestLimiter
 from asgi_llm_gate.builtin.limits import Claim, limits_of
 from asgi_llm_gate.builtin.redis_ledger import RedisLedger
-from asgi_llm_gate.cache import RedisCache
+from asgi_llm_gate.cache import RedisCache, StoreError
 from tests.actors import App, Client, sleeps
 from tests.harness import Upstream, answer, chat
 from tests.limits import COUNTED, STREAM, WHOLE, Held, asked, caller, gated
@@ -222,10 +222,11 @@ async def test_the_slots_of_a_process_that_says_nothing_more_are_free_again_afte
 
 
 class Slow:
-    """A Redis that does the renewals only when the test lets it."""
+    """A Redis that does renewals when the test lets it, and fails the first of them so often."""
 
-    def __init__(self, redis):
+    def __init__(self, redis, failures=0):
         self._redis = redis
+        self._failures = failures
         self.asked, self.go = anyio.Event(), anyio.Event()
 
     def async_register_script(self, source):
@@ -234,26 +235,62 @@ class Slow:
         async def renews(**given):
             self.asked.set()
             await self.go.wait()
+            if self._failures:
+                self._failures -= 1
+                raise StoreError
             return await script(**given)
 
         return renews if "ARGV[i + 1]" in source else script
 
 
-async def test_a_slot_that_is_given_back_while_it_is_renewed_stays_free(redis, redis_server):
+@pytest.fixture
+async def ledger_on(redis_server):
+    """Make ledgers on a slow Redis, with short leases."""
+    made = []
+
+    def ledger(failures=0):
+        cache = RedisCache(redis_server.url, timeout=10)
+        slow = Slow(cache, failures)
+        made.append((RedisLedger(slow, 0.3), cache))
+        return slow, made[-1][0]
+
+    yield ledger
+    for ledger, cache in made:
+        await ledger.aclose()
+        await cache.aclose()
+
+
+CLAIM = Claim("call", limits_of(caller(max_parallel_requests=1), "m"))
+
+
+async def test_a_slot_that_is_given_back_while_it_is_renewed_stays_free(ledger_on, redis):
     """Redis may see the renewal after the return."""
-    cache = RedisCache(redis_server.url, timeout=10)
-    slow = Slow(cache)
-    ledger = RedisLedger(slow, 0.3)
-    claim = Claim("call", limits_of(caller(max_parallel_requests=1), "m"))
-    await ledger.take(claim)
+    slow, ledger = ledger_on()
+    await ledger.take(CLAIM)
     await slow.asked.wait()
-    await ledger.give(claim, 0)
+    await ledger.give(CLAIM, 0)
     before = scripts_run(redis)
     slow.go.set()
-    await until(lambda: scripts_run(redis) == before + 2)
+    await until(lambda: scripts_run(redis) >= before + 2 and slots(redis) == {})
+
+
+async def test_a_renewal_that_fails_is_tried_again(ledger_on, redis):
+    slow, ledger = ledger_on(failures=1)
+    slow.go.set()
+    await ledger.take(CLAIM)
+    first = slots(redis)
+    await until(lambda: slots(redis).keys() == first.keys() and _later(first, slots(redis)))
+    await ledger.give(CLAIM, 0)
     assert slots(redis) == {}
+
+
+async def test_a_renewal_is_stopped_when_the_ledger_is_closed(ledger_on):
+    slow, ledger = ledger_on()
+    await ledger.take(CLAIM)
+    await slow.asked.wait()
+    tasks = len(asyncio.all_tasks())
     await ledger.aclose()
-    await cache.aclose()
+    assert len(asyncio.all_tasks()) == tasks - 1
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Spending:
         """Look at a whole answer."""
         self.answered = True
         self._read_usage(answer)
-        if not self._usage:
+        if _total(self._usage) is None:
             self._characters += _characters(answer)
 
     def see_chunk(self, chunk: Mapping[str, Any]) -> None:
