@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asgi_llm_gate import get_formatted_prompt
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 # Where the turns of a conversation stand, on some endpoint.
 _LISTS = ("messages", "input")
+
+# Items that are turns of their own; older ones are taken together.
+_MOST_ITEMS = 500
 
 # What stands where the middle of a text is missing.
 _GAP = "\n[…]\n"
@@ -50,29 +54,26 @@ def conversation(data: Mapping[str, Any], call_type: Any, max_chars: int) -> lis
 
 
 def _turns(data: Mapping[str, Any], call_type: Any) -> Iterator[Turn]:
-    place = next((name for name in _LISTS if isinstance(data.get(name), list)), None)
-    rest = {name: value for name, value in data.items() if name != place}
-    yield Turn("user", get_formatted_prompt(rest, call_type))
-    for item in data[place] if place is not None else ():
+    place = next((name for name in _LISTS if _is_list_of_objects(data.get(name))), "")
+    items = data.get(place, [])
+    yield Turn("user", get_formatted_prompt({**data, place: items[:-_MOST_ITEMS]}, call_type))
+    for item in items[-_MOST_ITEMS:]:
         yield Turn(_role(item), get_formatted_prompt({place: [item]}, call_type))
 
 
-def _role(item: Any) -> Literal["user", "assistant"]:
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _role(item: dict[str, Any]) -> Literal["user", "assistant"]:
     """Tell whose turn an item is: the model's are its messages, its reasoning and its calls of tools."""
-    if not isinstance(item, dict):
-        return "user"
     kind = str(item.get("type"))
     return "assistant" if item.get("role") == "assistant" or kind == "reasoning" or kind.endswith("_call") else "user"
 
 
 def _merged(turns: Iterator[Turn]) -> list[Turn]:
-    merged: list[Turn] = []
-    for turn in turns:
-        if turn.text and merged and merged[-1].role == turn.role:
-            merged[-1] = Turn(turn.role, f"{merged[-1].text}\n{turn.text}")
-        elif turn.text:
-            merged.append(turn)
-    return merged
+    said = (turn for turn in turns if turn.text)
+    return [Turn(role, "\n".join(turn.text for turn in group)) for role, group in groupby(said, lambda turn: turn.role)]
 
 
 def _opened(turns: list[Turn]) -> list[Turn]:

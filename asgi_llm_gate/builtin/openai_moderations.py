@@ -77,7 +77,7 @@ class OpenAIModerations(CallHooks):
         }
         self._max_chars = options.whole("max_chars", max_chars, least=2 * OVERLAP)
         self.hook_timeout = options.seconds("timeout", timeout)
-        self.on_hook_error = on_hook_error
+        self.on_hook_error = options.policy("on_hook_error", on_hook_error)
 
     async def async_moderation_hook(
         self,
@@ -114,13 +114,12 @@ class OpenAIModerations(CallHooks):
         found = tuple(name for name in looked_at if self._is_violated(name, flags, scores))
         unnamed = result["flagged"] and not any(flags.values())
         if found or unnamed:
-            raise ViolationError(
-                Verdict(found, {name: scores[name] for name in found if name in scores}), ", ".join(found)
-            )
+            verdict = Verdict(found, {name: scores[name] for name in found if name in scores})
+            raise ViolationError(verdict, ", ".join(found))
 
     def _is_violated(self, name: str, flags: Mapping[str, bool], scores: Mapping[str, float]) -> bool:
         if name not in self._thresholds:
-            return flags[name]
+            return bool(flags[name])
         if name not in scores:
             raise MalformedResultError(f"the server's answer has no score of {name}")
         return scores[name] >= self._thresholds[name]
@@ -147,8 +146,13 @@ def _result(result: Any) -> Mapping[str, Any]:
     flagged, flags, scores = (given.get(name) for name in ("flagged", "categories", "category_scores"))
     if not isinstance(flagged, bool) or not _holds(flags, bool) or not _holds(scores or {}, int | float):
         raise MalformedResultError("the server's answer holds what is no result of a moderation")
-    return {"flagged": flagged, "categories": flags, "category_scores": scores or {}}
+    return {"flagged": flagged, "categories": flags, "category_scores": _given(scores or {})}
 
 
 def _holds(values: Any, kind: Any) -> bool:
-    return isinstance(values, dict) and all(isinstance(value, kind) for value in values.values())
+    """Tell whether values are of a kind; of a category that a model does not know the value may be null."""
+    return isinstance(values, dict) and all(isinstance(value, kind) for value in _given(values).values())
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

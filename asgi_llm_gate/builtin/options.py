@@ -21,8 +21,12 @@ def text(option: str, value: Any) -> str:
 def base_url(option: str, value: Any) -> str:
     """Return the base URL of a server with OpenAI's API, without a slash at its end."""
     url = text(option, value)
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isprintable() or " " in url:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+    except ValueError:
+        is_url = False
+    if not is_url or not url.isprintable() or " " in url:
         raise ValueError(f"{option}: must be an absolute URL with http:// or https://")
     if parts.username is not None or "?" in url or "#" in url:
         raise ValueError(f"{option}: must have no user, no query and no fragment")
@@ -71,6 +75,11 @@ def one_of(option: str, value: Any, words: Sequence[str]) -> str:
     if value not in words:
         raise ValueError(f"{option}: expected {' or '.join(words)}, got {_kind(value)}")
     return str(value)
+
+
+def policy(option: str, value: Any) -> str | None:
+    """Return what becomes of a call when a hook fails; None for what the gate's setting says."""
+    return None if value is None else one_of(option, value, ("reject", "allow"))
 
 
 def names(option: str, value: Any) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class Server:
             raise ValueError(f"client: expected an httpx.AsyncClient, got {type(client).__name__}")
         self._given = client
         # One for each event loop: a connection can't be used from another.
-        self._own: RunVar[httpx.AsyncClient | None] = RunVar("own")
+        self._own: RunVar[httpx.AsyncClient | None] = RunVar("own", None)
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """Send a body, and return what the answer holds.
@@ -76,13 +76,13 @@ class Server:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. Calls may still follow."""
-        client = self._own.get(None)
+        client = self._own.get()
         self._own.set(None)
         if client is not None:
             await client.aclose()
 
     def _client(self) -> httpx.AsyncClient:
-        client = self._given or self._own.get(None)
+        client = self._given or self._own.get()
         if client is None:
             jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
             client = httpx.AsyncClient(cookies=jar, limits=_LIMITS)
@@ -91,11 +91,13 @@ class Server:
 
 
 async def _read(response: httpx.Response, url: str) -> bytes:
+    """Read to the end, as httpx's iterators must be, but keep no more than a limit."""
     content = bytearray()
     async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > MAX_ANSWER:
-            raise ServerError(f"{url} answered with more than {MAX_ANSWER} bytes")
+        if len(content) <= MAX_ANSWER:
+            content += chunk
+    if len(content) > MAX_ANSWER:
+        raise ServerError(f"{url} answered with more than {MAX_ANSWER} bytes")
     return bytes(content)
 
 
