@@ -80,4 +80,4 @@ def outcomes(url, prompts):
 
 
 if __name__ == "__main__":  # pragma: no branch
-    print(json.dumps([openai.__version__, outcomes(sys.argv[1], sys.argv[2:])]))  # noqa: T201
+    sys.stdout.write(json.dumps([openai.__version__, outcomes(sys.argv[1], sys.argv[2:])]))
