@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from asgi_llm_gate import CallHooks, DualCache, LLMGate
+from asgi_llm_gate.builtin import BUILT_IN
 from asgi_llm_gate.cache.address import EXPECTED_PARAMS, EXPECTED_URL
 from asgi_llm_gate.checks import CHECKS
 from asgi_llm_gate.config import _PLACES, CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
@@ -275,11 +276,11 @@ def test_every_setting_has_its_check_and_its_place():
     names = set(Keywords.__annotations__)
     assert names - set(CHECKS) == {"callbacks", "custom_auth", "model_list"}
     assert set(CHECKS) <= names
-    assert set(_PLACES) ^ names == {"cache", "cache_params"}
+    assert set(_PLACES) ^ names == {"cache", "cache_params", *BUILT_IN}
     for name, place in _PLACES.items():
         section, _, inner = place.rpartition(".")
         assert inner == name
-        assert section in {"", "litellm_settings", "general_settings", "gate_settings"}
+        assert section in {"", "litellm_settings", "general_settings", "callback_settings", "gate_settings"}
 
 
 def test_every_setting_is_a_keyword_too():
@@ -533,6 +534,14 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "a built-in hook of LiteLLM": (
         "litellm_settings: {callbacks: [hide_secrets]}",
         "litellm_settings.callbacks[0]: hide_secrets: not served by this version",
+    ),
+    "options of a hook in two places": (
+        "callback_settings: {openai_moderations: {}}\ngate_settings: {callback_settings: {openai_moderations: {}}}",
+        "gate_settings.callback_settings.openai_moderations: stands under callback_settings.openai_moderations too",
+    ),
+    "options of a hook as text": (
+        "callback_settings: {openai_moderations: fast}",
+        "callback_settings.openai_moderations: expected options by name, got str",
     ),
     "no callback at all": (
         "litellm_settings:\n  callbacks:",

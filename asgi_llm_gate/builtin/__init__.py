@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BUILT_IN", "BuiltIn"]
+    from asgi_llm_gate.builtin.llamaguard import LlamaGuardModerations
+    from asgi_llm_gate.builtin.openai_moderations import OpenAIModerations
+
+__all__ = ["BUILT_IN", "BuiltIn", "LlamaGuardModerations", "OpenAIModerations"]
 
 
 class BuiltIn(NamedTuple):
@@ -34,7 +37,10 @@ class BuiltIn(NamedTuple):
 
 
 # In the order of the documentation.
-BUILT_IN: Mapping[str, BuiltIn] = {}
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "llamaguard_moderations": BuiltIn("asgi_llm_gate.builtin.llamaguard", "LlamaGuardModerations"),
+    "openai_moderations": BuiltIn("asgi_llm_gate.builtin.openai_moderations", "OpenAIModerations"),
+}
 
 
 def __getattr__(name: str) -> Any:
