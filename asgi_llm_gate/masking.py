@@ -1,0 +1,55 @@
+"""Keys in errors, in the log, and in URLs that hooks are given: a mask stands in their place."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from contextvars import ContextVar
+
+logger = logging.getLogger("asgi_llm_gate")
+
+MASK = "***"
+
+# What is shorter is part of too many words, and no secret.
+_LEAST = 6
+
+# The keys of OpenAI, Anthropic and LiteLLM, also those that a service has masked in part; and what an authorization
+# header holds. A digit tells them from words.
+_LIKE_KEY = re.compile(r"\bsk-(?=[\w*-]*\d)[\w*-]{12,}|(?i:(\bbearer\s+))(?=[^\s'\"]*\d)[^\s'\"]{8,}")
+
+# Parameters of a query in which services take a key.
+_IN_QUERY = re.compile(r"(?i)(?<![^?&])((?:api[-_]?|auth[-_]?|access[-_]?)?(?:key|token))=[^&]+")
+
+_presented: ContextVar[str | None] = ContextVar("presented_key", default=None)
+
+
+def keep_secret(key: str | None) -> None:
+    """Have a key masked, of whatever kind it is, in what is said of the call that presents it."""
+    _presented.set(key)
+
+
+def mask(text: str) -> str:
+    """Return a text with a mask in place of the key that its call presents, and of what looks like one."""
+    key = _presented.get()
+    if key is not None and len(key) >= _LEAST:
+        text = text.replace(key, MASK)
+    return _LIKE_KEY.sub(rf"\1{MASK}", text)
+
+
+def mask_query(url: str) -> str:
+    """Return a URL with a mask in place of the keys in its query."""
+    return mask(_IN_QUERY.sub(rf"\1={MASK}", url))
+
+
+def log_crash(exc: Exception, message: str, *args: object) -> None:
+    """Log what was raised, with its traceback.
+
+    Where a key stands in that, the masked text goes with the message, and the exception itself is kept from the log.
+    """
+    trace = "".join(traceback.format_exception(exc))
+    masked = mask(trace)
+    if masked == trace:
+        logger.error(message, *args, exc_info=exc, stacklevel=2)
+    else:
+        logger.error(f"{message}\n%s", *args, masked.rstrip(), stacklevel=2)
