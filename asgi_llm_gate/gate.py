@@ -129,7 +129,9 @@ class LLMGate:
         """Tell whether a request that passes unseen may run a model."""
         if scope["method"].upper() not in _WRITES:
             return False
-        return not self._routes.is_known(scope["path"]) if endpoint is None else endpoint.model is not None
+        if endpoint is None:
+            return not self._routes.is_known(scope["path"])
+        return endpoint.model is not None or endpoint.call_type == "batches"
 
     def _check_known(self, scope: Scope) -> None:
         if scope["method"].upper() in _WRITES and self._routes.is_unknown_api(scope["path"]):

@@ -45,6 +45,11 @@ def check_access(
             raise _denied(f"This key may not use the model {_shown(model)}")
 
 
+def is_limited(caller: UserAPIKeyAuth) -> bool:
+    """Tell whether there are models that a caller may not use."""
+    return bool(_allowed(caller))
+
+
 def _allowed(caller: UserAPIKeyAuth) -> list[str]:
     """Return the models that a caller may use, or nothing for all."""
     models = getattr(caller, "models", None) or ()
