@@ -31,10 +31,12 @@ def keep_secret(key: str | None) -> None:
 
 def mask(text: str) -> str:
     """Return a text with a mask in place of the key that its call presents, and of what looks like one."""
-    key = _presented.get()
-    if key is not None and len(key) >= _LEAST:
-        text = text.replace(key, MASK)
-    return _LIKE_KEY.sub(rf"\1{MASK}", text)
+    return _LIKE_KEY.sub(rf"\1{MASK}", without(_presented.get(), text))
+
+
+def without(key: str | None, text: str) -> str:
+    """Return a text with a mask in place of one key."""
+    return text if key is None or len(key) < _LEAST else text.replace(key, MASK)
 
 
 def mask_query(url: str) -> str:
