@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
+from pydantic import BaseModel
 from starlette.authentication import SimpleUser
 
 from asgi_llm_gate import CallHooks, LLMGate, UserAPIKeyAuth
@@ -200,19 +202,12 @@ async def test_limits_hold_for_the_hosts_user_without_any_key(key):
     assert (found.user_id, found.user_rpm_limit, found.team_rpm_limit) == ("ada", 20, None)
 
 
-class OfLiteLLM:
-    """A caller of another class, which lets no attribute be set that it does not declare."""
+class OfLiteLLM(BaseModel):
+    """A caller as LiteLLM's own class makes one, which lets no attribute be set that it does not declare."""
 
-    def __init__(self, **fields):
-        vars(self).update(fields)
-
-    def __setattr__(self, name, value):
-        if name not in vars(self):
-            raise ValueError(name)
-        super().__setattr__(name, value)
-
-    def model_copy(self):
-        return OfLiteLLM(**vars(self))
+    user_id: Any
+    team_id: str
+    team_rpm_limit: int
 
 
 @pytest.mark.parametrize("kind", [UserAPIKeyAuth, OfLiteLLM])

@@ -237,12 +237,12 @@ async def test_an_error_on_a_websocket_is_masked():
     assert error["message"] == f"Incorrect API key provided: {MASK}"
 
 
-def test_a_trial_does_not_print_the_key():
+async def test_a_trial_does_not_print_the_key():
     """What looks like a key elsewhere is printed: it may be what a hook is tried for."""
     body = orjson.loads(chat(messages=[{"role": "user", "content": f"My key is {LONG}"}]))
     request = trial.read_request(orjson.dumps({"body": body, "headers": {"authorization": f"Bearer {KEY}"}}))
     settings = load_settings(None, {**SETTINGS, "callbacks": [Tells("after", "refusal")]}, {})
-    printed = trial.report(anyio.run(trial.run, settings, request), settings)
+    printed = trial.report(await trial.run(settings, request), settings)
     assert KEY not in printed
     assert f"raised HTTPException 401: Incorrect API key provided: {MASK}" in printed
     assert LONG in printed
