@@ -15,8 +15,9 @@ MASK = "***"
 _LEAST = 6
 
 # The keys of OpenAI, Anthropic and LiteLLM, also those that a service has masked in part; and what an authorization
-# header holds. A digit tells them from words.
-_LIKE_KEY = re.compile(r"\bsk-(?=[\w*-]*\d)[\w*-]{12,}|(?i:(\bbearer\s+))(?=[^\s'\"]*\d)[^\s'\"]{8,}")
+# header holds. They have a digit, which tells them from words.
+_LIKE_KEY = re.compile(r"\bsk-[\w*-]{12,}|(?i:(\bbearer\s+))[^\s'\"]{8,}")
+_DIGIT = re.compile(r"\d")
 
 # Parameters of a query in which services take a key.
 _IN_QUERY = re.compile(r"(?i)(?<![^?&])((?:api[-_]?|auth[-_]?|access[-_]?)?(?:key|token))=[^&]+")
@@ -31,7 +32,11 @@ def keep_secret(key: str | None) -> None:
 
 def mask(text: str) -> str:
     """Return a text with a mask in place of the key that its call presents, and of what looks like one."""
-    return _LIKE_KEY.sub(rf"\1{MASK}", without(_presented.get(), text))
+    return _LIKE_KEY.sub(_masked, without(_presented.get(), text))
+
+
+def _masked(found: re.Match[str]) -> str:
+    return f"{found[1] or ''}{MASK}" if _DIGIT.search(found[0]) else found[0]
 
 
 def without(key: str | None, text: str) -> str:

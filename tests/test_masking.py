@@ -42,6 +42,8 @@ TEXTS = [
     ("the presented one", f"no user of {KEY}!", f"no user of {MASK}!"),
     ("the presented one inside", f"x{KEY}y", f"x{MASK}y"),
     ("its beginning", KEY[:-1], None),
+    ("the beginnings of many", "sk-" * 100_000, None),
+    ("spaces behind bearer", "bearer" + " " * 100_000, None),
 ]
 
 
