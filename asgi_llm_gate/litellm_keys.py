@@ -64,6 +64,8 @@ _FEATURES = (
     ("litellm_settings", "max_parallel_requests", _COUNT),
     ("litellm_settings", "llamaguard_model_name", f"{_LLAMA_GUARD}.model, beside its api_base"),
     ("litellm_settings", "llamaguard_unsafe_content_categories", f"{_LLAMA_GUARD}.categories, by their codes"),
+    ("litellm_settings", "banned_keywords_list", "callback_settings.banned_keywords.keywords, or .file"),
+    ("litellm_settings", "blocked_user_list", "callback_settings.blocked_user_check.users, or .file"),
     ("litellm_settings", "openai_moderations_model_name", "callback_settings.openai_moderations.model"),
     ("litellm_settings", "cache", "answers are not cached; handlers always have their `cache`"),
     ("litellm_settings", "request_timeout", "each entry of model_list has its own timeout"),
