@@ -53,7 +53,7 @@ _AS_LEFT = "the upstream gets the body as the hooks leave it"
 _SHARED = "entries of one name share the load in turn, without limits"
 _COUNT = "a handler's async_pre_call_hook can count calls in its `cache`"
 _LLAMA_GUARD = "callback_settings.llamaguard_moderations"
-_NO_DATABASE = "there is no database: no virtual keys, no spend"
+_NO_DATABASE = "there is no database: keys stand under gate_settings.keys, and no spend is kept"
 
 # What only costs a feature. Likewise.
 _FEATURES = (
@@ -69,6 +69,8 @@ _FEATURES = (
     ("litellm_settings", "max_parallel_requests", _COUNT),
     ("litellm_settings", "llamaguard_model_name", f"{_LLAMA_GUARD}.model, beside its api_base"),
     ("litellm_settings", "llamaguard_unsafe_content_categories", f"{_LLAMA_GUARD}.categories, by their codes"),
+    ("litellm_settings", "banned_keywords_list", "callback_settings.banned_keywords.keywords, or .file"),
+    ("litellm_settings", "blocked_user_list", "callback_settings.blocked_user_check.users, or .file"),
     ("litellm_settings", "openai_moderations_model_name", "callback_settings.openai_moderations.model"),
     ("litellm_settings", "cache", "answers are not cached; handlers always have their `cache`"),
     (_CACHE_PARAMS, "mode supported_call_types ttl", "answers are not cached; handlers give a ttl with each value"),

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from asgi_llm_gate.builtin.banned_keywords import BannedKeywords
+    from asgi_llm_gate.builtin.blocked_users import BlockedUserCheck
     from asgi_llm_gate.builtin.llamaguard import LlamaGuardModerations
     from asgi_llm_gate.builtin.openai_moderations import OpenAIModerations
 
-__all__ = ["BUILT_IN", "BuiltIn", "LlamaGuardModerations", "OpenAIModerations"]
+__all__ = ["BUILT_IN", "BannedKeywords", "BlockedUserCheck", "BuiltIn", "LlamaGuardModerations", "OpenAIModerations"]
 
 
 class BuiltIn(NamedTuple):
@@ -40,6 +42,8 @@ class BuiltIn(NamedTuple):
 BUILT_IN: Mapping[str, BuiltIn] = {
     "llamaguard_moderations": BuiltIn("asgi_llm_gate.builtin.llamaguard", "LlamaGuardModerations"),
     "openai_moderations": BuiltIn("asgi_llm_gate.builtin.openai_moderations", "OpenAIModerations"),
+    "banned_keywords": BuiltIn("asgi_llm_gate.builtin.banned_keywords", "BannedKeywords"),
+    "blocked_user_check": BuiltIn("asgi_llm_gate.builtin.blocked_users", "BlockedUserCheck"),
 }
 
 
