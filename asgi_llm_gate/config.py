@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_llm_gate.builtin import BUILT_IN
 from asgi_llm_gate.cache import DualCache, RedisCache
-from asgi_llm_gate.checks import (
-    CHECKS,
-    FromEnviron,
-    WrongValueError,
-    decoded,
-    hook_options,
-    redis_cache,
-    resolved,
-    shown,
-)
+from asgi_llm_gate.cache_checks import redis_cache
+from asgi_llm_gate.checks import CHECKS, hook_options
 from asgi_llm_gate.config_file import ConfigError, one_line
 from asgi_llm_gate.coverage import gaps
 from asgi_llm_gate.litellm_keys import CACHE_PARAMS, ENTRY, ENTRY_PARAMS, SECTIONS, guarded_by, instead_of
@@ -28,6 +20,7 @@ from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
 from asgi_llm_gate.settings import Keywords, Settings
 from asgi_llm_gate.shipped import with_built_in
 from asgi_llm_gate.source import VARIABLES, Source
+from asgi_llm_gate.values import FromEnviron, WrongValueError, decoded, resolved, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +46,7 @@ _PLACES: Mapping[str, str] = {
 }
 
 # What guards something in a later version: to pass it over would leave a hole.
-_LATER = frozenset(f"gate_settings.{name}" for name in ("inspector", "keys", "teams", "users"))
+_LATER = frozenset({"gate_settings.inspector"})
 
 
 def load_settings(

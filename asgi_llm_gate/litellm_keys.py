@@ -52,7 +52,8 @@ _ONE_UPSTREAM = "a call goes to one upstream, once: there are no retries, fallba
 _AS_LEFT = "the upstream gets the body as the hooks leave it"
 _SHARED = "entries of one name share the load in turn, without limits"
 _COUNT = "a handler's async_pre_call_hook can count calls in its `cache`"
-_NO_DATABASE = "there is no database: no virtual keys, no spend"
+_LLAMA_GUARD = "callback_settings.llamaguard_moderations"
+_NO_DATABASE = "there is no database: keys stand under gate_settings.keys, and no spend is kept"
 
 # What only costs a feature. Likewise.
 _FEATURES = (
@@ -66,6 +67,11 @@ _FEATURES = (
     ("litellm_settings", "set_verbose json_logs", "it is for Python's logging: the logger is asgi_llm_gate"),
     ("litellm_settings", "max_budget budget_duration", "no budget is kept"),
     ("litellm_settings", "max_parallel_requests", _COUNT),
+    ("litellm_settings", "llamaguard_model_name", f"{_LLAMA_GUARD}.model, beside its api_base"),
+    ("litellm_settings", "llamaguard_unsafe_content_categories", f"{_LLAMA_GUARD}.categories, by their codes"),
+    ("litellm_settings", "banned_keywords_list", "callback_settings.banned_keywords.keywords, or .file"),
+    ("litellm_settings", "blocked_user_list", "callback_settings.blocked_user_check.users, or .file"),
+    ("litellm_settings", "openai_moderations_model_name", "callback_settings.openai_moderations.model"),
     ("litellm_settings", "cache", "answers are not cached; handlers always have their `cache`"),
     (_CACHE_PARAMS, "mode supported_call_types ttl", "answers are not cached; handlers give a ttl with each value"),
     (_CACHE_PARAMS, "default_in_memory_ttl default_in_redis_ttl", "handlers give a ttl with each value"),

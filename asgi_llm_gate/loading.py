@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # LiteLLM's names of hooks that it ships, and that do not ship here.
 _NOT_SERVED = frozenset(
     {
-        *("aporia_prompt_injection", "azure_content_safety", "banned_keywords", "batch_redis_requests"),
-        *("blocked_user_check", "detect_prompt_injection", "google_text_moderation", "hide_secrets"),
+        *("aporia_prompt_injection", "azure_content_safety", "batch_redis_requests"),
+        *("detect_prompt_injection", "google_text_moderation", "hide_secrets"),
         *("lakera_prompt_injection", "langfuse", "llmguard_moderations", "otel"),
         *("presidio", "prometheus", "webhook"),
     }

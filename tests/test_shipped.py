@@ -138,6 +138,14 @@ def test_options_for_which_there_is_no_callback_are_said(caplog):
     assert caplog.messages == ["callback_settings.guard: there is no callback of this name"]
 
 
+def test_options_of_other_handlers_in_litellms_section_are_said_to_be_theirs(caplog):
+    """Only hooks that ship take them from there."""
+    caplog.set_level(logging.WARNING, logger="asgi_llm_gate")
+    load_settings({"callback_settings": {"otel": {"message_logging": False}}}, {})
+    what = "is not a setting of the gate; a handler takes its settings itself"
+    assert caplog.messages == [f"callback_settings.otel {what}"]
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [

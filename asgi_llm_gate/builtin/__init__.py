@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BUILT_IN", "BuiltIn"]
+    from asgi_llm_gate.builtin.banned_keywords import BannedKeywords
+    from asgi_llm_gate.builtin.blocked_users import BlockedUserCheck
+    from asgi_llm_gate.builtin.llamaguard import LlamaGuardModerations
+    from asgi_llm_gate.builtin.openai_moderations import OpenAIModerations
+
+__all__ = ["BUILT_IN", "BannedKeywords", "BlockedUserCheck", "BuiltIn", "LlamaGuardModerations", "OpenAIModerations"]
 
 
 class BuiltIn(NamedTuple):
@@ -36,6 +41,10 @@ class BuiltIn(NamedTuple):
 # In the order of the documentation.
 BUILT_IN: Mapping[str, BuiltIn] = {
     "parallel_request_limiter": BuiltIn("asgi_llm_gate.builtin.limiter", "ParallelRequestLimiter", ("lease_seconds",)),
+    "llamaguard_moderations": BuiltIn("asgi_llm_gate.builtin.llamaguard", "LlamaGuardModerations"),
+    "openai_moderations": BuiltIn("asgi_llm_gate.builtin.openai_moderations", "OpenAIModerations"),
+    "banned_keywords": BuiltIn("asgi_llm_gate.builtin.banned_keywords", "BannedKeywords"),
+    "blocked_user_check": BuiltIn("asgi_llm_gate.builtin.blocked_users", "BlockedUserCheck"),
 }
 
 
