@@ -40,11 +40,11 @@ class BuiltIn(NamedTuple):
 
 # In the order of the documentation.
 BUILT_IN: Mapping[str, BuiltIn] = {
-    "parallel_request_limiter": BuiltIn("asgi_llm_gate.builtin.limiter", "ParallelRequestLimiter", ("lease_seconds",)),
     "llamaguard_moderations": BuiltIn("asgi_llm_gate.builtin.llamaguard", "LlamaGuardModerations"),
     "openai_moderations": BuiltIn("asgi_llm_gate.builtin.openai_moderations", "OpenAIModerations"),
     "banned_keywords": BuiltIn("asgi_llm_gate.builtin.banned_keywords", "BannedKeywords"),
     "blocked_user_check": BuiltIn("asgi_llm_gate.builtin.blocked_users", "BlockedUserCheck"),
+    "parallel_request_limiter": BuiltIn("asgi_llm_gate.builtin.limiter", "ParallelRequestLimiter", ("lease_seconds",)),
 }
 
 
