@@ -15,6 +15,7 @@ import orjson
 
 from benchmarks.disconnect import measure_disconnect
 from benchmarks.imports import measure_import
+from benchmarks.limiter import measure_limiter
 from benchmarks.measure import Figure, measure
 from benchmarks.rows import rows
 from benchmarks.stalls import BOUND, Stall, measure_stalls
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *anyio.run(partial(measure, rows(), options.rounds)),
         measure_import(options.rounds),
         anyio.run(measure_disconnect, options.rounds),
+        *measure_limiter(options.rounds),
     ]
     stalls = anyio.run(measure_stalls, min(options.rounds, _STALL_ROUNDS))
     sys.stdout.write(_table(figures) + "\n" + _stall_table(stalls))

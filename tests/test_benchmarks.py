@@ -14,12 +14,13 @@ from asgi_llm_gate.body import count_values
 from asgi_llm_gate.settings import Settings
 from benchmarks import measure
 from benchmarks.__main__ import main
+from benchmarks.limiter import measured
 from benchmarks.measure import Figure
 from benchmarks.rows import rows
 from benchmarks.stalls import BODIES, Stall, _longest
 from benchmarks.traffic import CALL
 
-NAMES = [*(row.name for row in rows()), "import", "disconnect"]
+NAMES = [*(row.name for row in rows()), "import", "disconnect", *measured()]
 
 
 def bench(*arguments):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 WINDOW = 60.0
 
 Kind = Literal["slots", "requests", "tokens"]
+
+# What a caller's limits are given as.
+Given = Mapping[Kind, Any]
 
 # How callers' attributes name each kind of limit.
 _ATTRIBUTES: Mapping[Kind, str] = {"slots": "max_parallel_requests", "requests": "rpm_limit", "tokens": "tpm_limit"}
@@ -87,39 +90,41 @@ def limits_of(caller: UserAPIKeyAuth, model: Any) -> tuple[Limit, ...]:
     """
     key = caller.api_key
     named = f"key {caller.key_alias}" if caller.key_alias else "this key"
-    limits = [
-        *_limits(_own(caller, ""), "key", key, named),
-        *_limits(_own(caller, "user_"), "user", caller.user_id, f"user {caller.user_id}"),
-        *_limits(_own(caller, "team_"), "team", caller.team_id, f"team {caller.team_alias or caller.team_id}"),
-    ]
-    if isinstance(model, str):
-        of_model = {name: table[model] for name, table in _tables(caller) if model in table}
-        limits += _limits(of_model, "model", f"{key} {model}", f"model {model} with {named}")
-    return tuple(limits)
+    return (
+        *_limits(_attributes(caller, ""), "key", key, named),
+        *_limits(_attributes(caller, "user_"), "user", caller.user_id, f"user {caller.user_id}"),
+        *_limits(_attributes(caller, "team_"), "team", caller.team_id, f"team {caller.team_alias or caller.team_id}"),
+        *_limits(_of_model(caller, model), "model", f"{key} {model}", f"model {model} with {named}"),
+    )
 
 
-def _own(caller: UserAPIKeyAuth, prefix: str) -> dict[str, Any]:
-    """Return a caller's limits whose names begin with a prefix, without it."""
-    return {name: getattr(caller, prefix + name, None) for name in _ATTRIBUTES.values()}
+def _attributes(caller: UserAPIKeyAuth, prefix: str) -> Given:
+    """Return a caller's limits whose names begin with a prefix."""
+    return {kind: getattr(caller, prefix + name, None) for kind, name in _ATTRIBUTES.items()}
 
 
-def _tables(caller: UserAPIKeyAuth) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield what a key's metadata says of models, for each kind of limit."""
-    for name in _ATTRIBUTES.values():
-        table = (caller.metadata or {}).get(f"model_{name}")
-        if isinstance(table, Mapping):
-            yield name, table
+def _of_model(caller: UserAPIKeyAuth, model: Any) -> Given:
+    """Return what a key's metadata says of a model."""
+    given: dict[Kind, Any] = {}
+    if caller.metadata and isinstance(model, str):
+        for kind, name in _ATTRIBUTES.items():
+            table = caller.metadata.get(f"model_{name}")
+            given[kind] = table.get(model) if isinstance(table, Mapping) else None
+    return given
 
 
-def _limits(given: Mapping[str, Any], scope: str, owner: Any, whose: str) -> Iterator[Limit]:
-    for kind, name in _ATTRIBUTES.items():
-        most = given.get(name)
-        if most is None:
-            continue
-        if not isinstance(most, int) or isinstance(most, bool):
-            raise TypeError(f"{name} of {whose}: expected a whole number, got {type(most).__name__}")
-        digest = hashlib.blake2b(f"{scope} {owner}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        yield Limit(kind, most, whose, f"{kind}:{scope}:{digest}")
+def _limits(given: Given, scope: str, owner: Any, whose: str) -> list[Limit]:
+    found = [(kind, most) for kind, most in given.items() if most is not None]
+    if not found:
+        return []
+    digest = hashlib.blake2b(f"{scope} {owner}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return [Limit(kind, _whole(kind, most, whose), whose, f"{kind}:{scope}:{digest}") for kind, most in found]
+
+
+def _whole(kind: Kind, most: Any, whose: str) -> int:
+    if not isinstance(most, int) or isinstance(most, bool):
+        raise TypeError(f"{_ATTRIBUTES[kind]} of {whose}: expected a whole number, got {type(most).__name__}")
+    return most
 
 
 @dataclass(frozen=True, slots=True)
