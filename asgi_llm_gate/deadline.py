@@ -39,7 +39,12 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
             return await awaitable
         raise DeadlineError
     try:
-        return await _stepped(seconds, awaitable)
+        try:
+            pending = awaitable.send(None)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        return await _in_time(seconds, awaitable, pending)
     except asyncio.CancelledError as exc:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -47,12 +52,8 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
         raise StrayCancellationError from exc
 
 
-async def _stepped(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
-    try:
-        pending = coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
+async def _in_time(seconds: float, coroutine: Coroutine[Any, Any, T], pending: Any) -> T:
+    """Go on with a coroutine that has suspended."""
     try:
         async with asyncio.timeout(seconds) as limit:
             return await resume(coroutine, pending)

@@ -69,7 +69,9 @@ class _Text:
             if isinstance(window, WholeText):
                 piece = self._wait(window, piece)
                 continue
-            piece = window.settle(await self._call(hook, window.take(piece)))
+            text = window.take(piece)
+            result = await hook(_text_or_none, response=self._piece(text), **self._arguments)
+            piece = window.settle(text if result is None else result)
         return piece
 
     async def flush(self) -> str:
@@ -79,7 +81,8 @@ class _Text:
             asks = bool(piece) or isinstance(window, WholeText)
             piece = window.flush() + piece
             if piece and asks:
-                piece = await self._call(hook, piece)
+                result = await hook(_text_or_none, response=self._piece(piece), **self._arguments)
+                piece = piece if result is None else result
         return piece
 
     def _wait(self, whole: WholeText, piece: str) -> str:
@@ -90,12 +93,11 @@ class _Text:
             raise GateError(502, "A text of the stream is too long to look at", code="response_too_large") from exc
         return ""
 
-    async def _call(self, hook: Hook, text: str) -> str:
+    def _piece(self, text: str) -> Piece:
         piece = Piece(text)
         piece.channel = self.slot.channel
         piece.index = self.slot.index
-        result = await hook(_text_or_none, response=piece, **self._arguments)
-        return text if result is None else result
+        return piece
 
 
 class TextEditor:
@@ -120,20 +122,22 @@ class TextEditor:
             Chunks that must go before it, and whether it was changed itself.
         """
         changed = False
-        slots: dict[TextName, Slot] = {}
+        slots = []
         for slot in self._stream.slots(chunk):
             text = self._texts.get(slot.text)
             if text is None:
                 text = self._texts[slot.text] = _Text(slot, self._hooks, self._arguments)
-            piece = await text.push(slot.piece)
-            if piece != slot.piece:
+            given = slot.piece
+            piece = await text.push(given)
+            if piece != given:
                 slot.put(piece)
                 changed = True
-            slots[slot.text] = slot
+            slots.append(slot)
         before: list[Json] = []
         for name in self._stream.finishing(chunk):
+            here = {slot.text: slot for slot in slots}
             async for text, rest in self._flushed(name):
-                slot_here = slots.get(text.slot.text)
+                slot_here = here.get(text.slot.text)
                 if slot_here is None:
                     before.append(self._stream.more(text.slot, rest))
                 else:
@@ -154,8 +158,8 @@ class TextEditor:
 
 
 def _text_or_none(result: Any) -> str | None:
-    if isinstance(result, Exception):
-        raise result
     if result is None or isinstance(result, str):
         return result
+    if isinstance(result, Exception):
+        raise result
     raise TypeError(f"a streaming hook returned {type(result).__name__}; expected a str or None")
