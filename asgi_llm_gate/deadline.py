@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import types
+from collections.abc import Awaitable, Callable, Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Generator
+    from collections.abc import Generator
 
 T = TypeVar("T")
 
@@ -21,6 +22,11 @@ class DeadlineError(TimeoutError):
 
 class StrayCancellationError(Exception):
     """The awaited thing was cancelled though nobody cancelled who awaits it."""
+
+
+def limiter() -> Limiter:
+    """Return `within` for the loop that runs the current task: which one that is takes a system call to tell."""
+    return _stepped if on_asyncio() else _scoped
 
 
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:
@@ -34,10 +40,23 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
         StrayCancellationError: A cancellation came out that is none of the caller's: asyncio lets a task that was
             awaited and cancelled look as if the one awaiting it were cancelled.
     """
-    if not inspect.iscoroutine(awaitable) or not on_asyncio():
-        with anyio.move_on_after(seconds):
-            return await awaitable
-        raise DeadlineError
+    limit = limiter()
+    result: T = await limit(seconds, awaitable)
+    return result
+
+
+Limiter = Callable[[float, Awaitable[Any]], Coroutine[Any, Any, Any]]
+
+
+async def _scoped(seconds: float, awaitable: Awaitable[T]) -> T:
+    with anyio.move_on_after(seconds):
+        return await awaitable
+    raise DeadlineError
+
+
+async def _stepped(seconds: float, awaitable: Awaitable[T]) -> T:
+    if not isinstance(awaitable, CoroutineType):
+        return await _scoped(seconds, awaitable)
     try:
         try:
             pending = awaitable.send(None)

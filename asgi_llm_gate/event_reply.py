@@ -272,15 +272,15 @@ class EventReply:
             # The app's own error is no chunk to iterate over; what was said before it comes first.
             await self._errored(error)
             await self._all_said()
-            await self._chunk(chunk, event, changed=False)
+            await self._chunk(chunk, event)
         elif self._nest is None:
-            await self._chunk(chunk, event, changed=False)
+            await self._chunk(chunk, event)
         else:
             record = as_record(chunk, self._kind)
             record._event, record._before = event, sse.dumps(record)  # noqa: SLF001  # kept off the wire
             await self._nest.push(record)
 
-    async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool) -> None:
+    async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool = False) -> None:
         if self._editor is not None:
             before, edited = await self._editor.edit(chunk)
             changed = changed or edited

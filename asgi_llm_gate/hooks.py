@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_llm_gate.callhooks import STAGES, CallHooks
@@ -18,6 +18,7 @@ from asgi_llm_gate.shapes import CHANNELS
 
 if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
+    from asgi_llm_gate.deadline import Limiter
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -49,8 +50,19 @@ class Hook:
         self._unwanted = STAGES[method] - accepted(self._method, STAGES[method], self.name)
         self._objects: dict[str, Objects] = {}
 
-    async def __call__(self, accept: Callable[[Any], Any] = lambda result: result, /, **available: Any) -> Any:
+    def __call__(
+        self, accept: Callable[[Any], Any] = lambda result: result, /, **available: Any
+    ) -> Coroutine[Any, Any, Any]:
+        """Call the hook with what its signature accepts, and have its result accepted: see `call`."""
+        return self.call(available, accept, within)
+
+    async def call(self, available: dict[str, Any], accept: Callable[[Any], Any], limit: Limiter) -> Any:
         """Call the hook with what its signature accepts, and have its result accepted.
+
+        Args:
+            available: The stage's arguments, as `start` takes them.
+            accept: Returns what a result means, or raises what it asks for.
+            limit: `within`, or what stands for it under the loop that runs.
 
         Raises:
             Exception: What the hook raised on purpose: a `Rejection` or something with a ``status_code``.
@@ -58,8 +70,8 @@ class Hook:
         """
         try:
             result = self.start(available)
-            if isinstance(result, Awaitable):
-                result = await within(self.timeout, result)
+            if hasattr(result, "__await__"):
+                result = await limit(self.timeout, result)
             return accept(result)
         except Exception as exc:
             self.judge(exc)

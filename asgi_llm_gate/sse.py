@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -22,6 +23,7 @@ DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n"
 
 _BOM = b"\xef\xbb\xbf"
+_LF, _CR = b"\n\r"
 _LINE_ENDS = (b"\n", b"\r")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -33,7 +35,8 @@ class EventTooLargeError(ValueError):
     """An event is larger than a decoder may hold."""
 
 
-class Event(NamedTuple):
+@dataclass(slots=True)
+class Event:
     """One event with its bytes as they came, up to and with its blank line.
 
     Attributes:
@@ -93,7 +96,7 @@ def _only_line(raw: bytes) -> bytes | None:
     if not raw.startswith(b"data: ") or not raw.endswith(b"\n\n"):
         return None
     line = raw[6:-2]
-    return None if b"\n" in line or b"\r" in line else line
+    return None if _LF in line or _CR in line else line
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
@@ -115,18 +118,19 @@ class Decoder:
         self._searched = 0
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Take the next bytes and yield the events they complete; all of them must be taken.
+        """Take the next bytes and return the events they complete; all of them must be taken.
 
         Raises:
-            EventTooLargeError: An event is larger than allowed; those before it have been yielded.
+            EventTooLargeError: An event is larger than allowed; those before it have been given.
         """
         line = None if self._buffer else _only_line(chunk)
-        if line is not None:
-            self._check(len(chunk))
-            yield Event(chunk, line)
-            return
+        if line is None or len(chunk) > self._max_event_bytes:
+            return self._cut(chunk)
+        return iter((Event(chunk, line),))
+
+    def _cut(self, chunk: bytes) -> Iterator[Event]:
         self._buffer += chunk
-        self._has_cr = self._has_cr or b"\r" in chunk
+        self._has_cr = self._has_cr or _CR in chunk
         begin = 0
         while (end := self._end_of_event(begin)) is not None:
             self._check(end - begin)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from asgi_llm_gate.deadline import limiter
 from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.window import TextTooLongError, WholeText, Window
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from asgi_llm_gate.hooks import Hook
     from asgi_llm_gate.shapes import Channel, Json, Slot, Stream, TextName
@@ -54,12 +55,13 @@ class TextHook:
 class _Text:
     """One text of a stream on its way through the hooks of its channel."""
 
-    __slots__ = ("_arguments", "_stages", "slot")
+    __slots__ = ("_arguments", "_limit", "_stages", "slot")
 
     def __init__(self, slot: Slot, hooks: Sequence[TextHook], arguments: Mapping[str, Any]) -> None:
         self.slot = slot
         self._stages = [(text.hook, text.look_ahead()) for text in hooks if slot.channel in text.channels]
         self._arguments = arguments
+        self._limit = limiter()
 
     async def push(self, piece: str) -> str:
         """Return what may go out after one more piece."""
@@ -70,7 +72,7 @@ class _Text:
                 piece = self._wait(window, piece)
                 continue
             text = window.take(piece)
-            result = await hook(_text_or_none, response=self._piece(text), **self._arguments)
+            result = await self._ask(hook, text)
             piece = window.settle(text if result is None else result)
         return piece
 
@@ -81,7 +83,7 @@ class _Text:
             asks = bool(piece) or isinstance(window, WholeText)
             piece = window.flush() + piece
             if piece and asks:
-                result = await hook(_text_or_none, response=self._piece(piece), **self._arguments)
+                result = await self._ask(hook, piece)
                 piece = piece if result is None else result
         return piece
 
@@ -93,11 +95,11 @@ class _Text:
             raise GateError(502, "A text of the stream is too long to look at", code="response_too_large") from exc
         return ""
 
-    def _piece(self, text: str) -> Piece:
+    def _ask(self, hook: Hook, text: str) -> Coroutine[Any, Any, str | None]:
         piece = Piece(text)
         piece.channel = self.slot.channel
         piece.index = self.slot.index
-        return piece
+        return hook.call({"response": piece, **self._arguments}, _text_or_none, self._limit)
 
 
 class TextEditor:
@@ -114,6 +116,7 @@ class TextEditor:
         self._stream = stream
         self._arguments = arguments
         self._texts: dict[TextName, _Text] = {}
+        self._holds = any(hook.window for hook in self._hooks)
 
     async def edit(self, chunk: Json) -> tuple[list[Json], bool]:
         """Have the hooks look at a chunk.
@@ -134,7 +137,7 @@ class TextEditor:
                 changed = True
             slots.append(slot)
         before: list[Json] = []
-        for name in self._stream.finishing(chunk):
+        for name in self._stream.finishing(chunk) if self._holds else ():
             here = {slot.text: slot for slot in slots}
             async for text, rest in self._flushed(name):
                 slot_here = here.get(text.slot.text)

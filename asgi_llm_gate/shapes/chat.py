@@ -134,7 +134,7 @@ class ChatStream(ChoiceStream):
 
     def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
         """Return the places of a choice's delta."""
-        return delta_slots(_delta_of(choice), index, choice)
+        return delta_slots(choice, index)
 
     def piece_choice(self, slot: Slot, text: str) -> Json:
         """Return a choice whose delta carries a piece of a slot's text."""
@@ -171,6 +171,7 @@ class ChatStream(ChoiceStream):
 
 
 open_stream = ChatStream
+
 
 def _delta_of(choice: Json) -> Json:
     delta = choice.get("delta")

@@ -24,11 +24,13 @@ _TEXTS: Mapping[str, Channel] = {
 }
 
 
-def delta_slots(delta: Json, index: int, choice: Json) -> Iterator[Slot]:
+def delta_slots(choice: Json, index: int) -> Iterator[Slot]:
     """Yield the places of the texts in a choice's delta."""
-    for key, value in delta.items():
-        if key in _TEXTS and is_text(value):
-            yield Slot(delta, key, (index, key), _TEXTS[key], index, choice)
+    delta: Any = choice.get("delta")
+    for key, value in delta.items() if isinstance(delta, dict) else ():
+        if key in _TEXTS and isinstance(value, str):
+            if value:
+                yield Slot(delta, key, (index, key), _TEXTS[key], index, choice)
         elif key in _HOLDERS:
             yield from _HOLDERS[key](value, index, choice)
 
