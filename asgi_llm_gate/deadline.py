@@ -24,12 +24,7 @@ class StrayCancellationError(Exception):
     """The awaited thing was cancelled though nobody cancelled who awaits it."""
 
 
-def limiter() -> Limiter:
-    """Return `within` for the loop that runs the current task: which one that is takes a system call to tell."""
-    return _stepped if on_asyncio() else _scoped
-
-
-async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+def within(seconds: float, awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
     """Await something for at most so many seconds; `DeadlineError` after that.
 
     Under asyncio a coroutine is stepped once before any timer is set: one that never suspends, as most hooks
@@ -40,12 +35,19 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
         StrayCancellationError: A cancellation came out that is none of the caller's: asyncio lets a task that was
             awaited and cancelled look as if the one awaiting it were cancelled.
     """
-    limit = limiter()
-    result: T = await limit(seconds, awaitable)
-    return result
+    return limiter(stepping=on_asyncio())(seconds, awaitable)
 
 
 Limiter = Callable[[float, Awaitable[Any]], Coroutine[Any, Any, Any]]
+
+
+def limiter(*, stepping: bool) -> Limiter:
+    """Return `within` for a loop, so that not each await asks which loop it is: that may be a system call.
+
+    Args:
+        stepping: The loop is asyncio's.
+    """
+    return _stepped if stepping else _scoped
 
 
 async def _scoped(seconds: float, awaitable: Awaitable[T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.deadline import limiter
+from asgi_llm_gate.deadline import limiter, on_asyncio
 from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.window import TextTooLongError, WholeText, Window
 
@@ -61,7 +61,7 @@ class _Text:
         self.slot = slot
         self._stages = [(text.hook, text.look_ahead()) for text in hooks if slot.channel in text.channels]
         self._arguments = arguments
-        self._limit = limiter()
+        self._limit = limiter(stepping=on_asyncio())
 
     async def push(self, piece: str) -> str:
         """Return what may go out after one more piece."""
