@@ -39,15 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says.
 
     Raises:
-        SystemExit: 1, a bound is missed, or something could not be measured; 2, a mistake in the arguments.
+        SystemExit: 1, a bound is missed, or something could not be measured; 2, a mistake in the arguments;
+            130, it was interrupted.
     """
     options = _parser().parse_args(arguments)
     # Ended by a signal, the servers that are up are ended too, as on ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run(options)
     except (LoadError, StartError, RevisionError) as exc:
         sys.exit(f"scripts/bench: {exc}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
@@ -76,23 +76,44 @@ def serving(
     # The package as it stands here, whatever is installed; not what would configure a gate.
     environ = {name: value for name, value in os.environ.items() if name != "ASGI_LLM_GATE_CONFIG"}
     environ |= {"PYTHONPATH": str(ROOT), **(env or {})}
-    with TemporaryFile() as output:
-        with pinned(core):
+    with ExitStack() as stack:
+        output = stack.enter_context(TemporaryFile())
+        with pinned(core), uninterrupted():
             process = subprocess.Popen(  # noqa: S603  # our own words
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, start_new_session=True
             )
+            stack.callback(_end, process)
         try:
             _wait(process, port, time.monotonic() + patience)
-            yield process.pid
         except StartError as exc:
             output.seek(0)
             said = output.read().decode(errors="replace")[-2000:]
             raise StartError(f"{' '.join(map(str, command))}: {exc}\n{said}") from None
-        finally:
-            # The whole session: servers have workers.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        yield process.pid
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put ctrl-C off until the block's end: in the midst of a start, nobody would know whom to end."""
+    interrupts: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for interrupt in interrupts:
+            signal.raise_signal(interrupt)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, and its workers, which are of its session."""
+    with uninterrupted():
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, until: float) -> None:

@@ -26,7 +26,8 @@ GATED = "uvicorn, the gate, the same app"
 NGINX = "nginx as reverse proxy"
 GATE = "asgi-llm-gate --config, pre-call hook"
 GATE_TEXT = "asgi-llm-gate --config, pre-call and text hook"
-FORWARDER = "uvicorn, the Forwarder alone"
+FORWARDER = "uvicorn, the Forwarder alone, aiohttp"
+FORWARDER_HTTPX = "uvicorn, the Forwarder alone, httpx"
 LITELLM = "LiteLLM's proxy, the same handler and configuration"
 PORTKEY = "Portkey's gateway, no handler"
 
@@ -75,8 +76,12 @@ class Job:
 
 def jobs() -> list[Job]:
     """Return what is measured without other projects' gateways."""
-    gate, forwarder = by_command_line("rewrite"), in_uvicorn("forwarder", factory=True)
-    proxies = [Job(NGINX, in_nginx)] * (nginx() is not None) + [Job(GATE, gate), Job(FORWARDER, forwarder)]
+    proxies = [
+        *[Job(NGINX, in_nginx)] * (nginx() is not None),
+        Job(GATE, by_command_line("rewrite")),
+        Job(FORWARDER, in_uvicorn("forwarder", factory=True)),
+        Job(FORWARDER_HTTPX, in_uvicorn("forwarder_httpx", factory=True)),
+    ]
     return [
         Job(HOSTED, in_uvicorn("hosted")),
         Job(GATED, in_uvicorn("gated", factory=True)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import httpx
 import orjson
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -60,3 +61,9 @@ def gated() -> ASGIApp:
 def forwarder() -> ASGIApp:
     """Make a forwarder alone."""
     return Forwarder(os.environ["UPSTREAM_URL"])
+
+
+def forwarder_httpx() -> ASGIApp:
+    """Make a forwarder alone that sends with httpx, whatever else is installed."""
+    client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
+    return Forwarder(os.environ["UPSTREAM_URL"], client=client)
