@@ -35,6 +35,7 @@ from asgi_llm_gate.litellm_names import importable
 from tests.commandline import ROOT, command, environment, serving
 from tests.harness import Request, Upstream
 from tests.servers import serve
+from tests.services import require
 
 GUARDING = ROOT / "docs" / "guarding.md"
 HOSTS = ROOT / "docs" / "hosts.md"
@@ -485,8 +486,7 @@ async def _mirror(scope, receive, send):
 )
 def test_the_stand_in_for_curl_sends_the_same(arguments):
     """Without curl, what the pages say is sent all the same."""
-    if shutil.which("curl") is None:  # pragma: no cover  # a machine without curl
-        pytest.skip("NOT RUN: the comparison with curl, because there is no curl here")
+    require("curl")
     with serve(_mirror) as url:
         real, other = (
             re.sub("(?m)^date:.*\n", "", send([url, *arguments]).replace("\r\n", "\n")).lower()
