@@ -30,6 +30,8 @@ STREAMS = (50, 100, 200, 500, 1000, 2000)
 
 _CHUNKS_OF_EACH = 20
 
+_QUESTION = "And can I still change the address? I am with my sister in Malaga until Friday. "
+
 
 async def measure_curves(rounds: int) -> list[Curve]:
     """Measure all, each point in so many rounds."""
@@ -57,11 +59,17 @@ async def _costs(
 
 
 def _of_size(kilobytes: int) -> tuple[Traffic, Sequence[CallHooks]]:
-    asked = orjson.loads(CALL.body)
-    turn = {"role": "user", "content": "And can I still change the address? I am with my sister in Malaga. " * 12}
-    asked["messages"] = [turn] * max(1, round(kilobytes * 1000 / len(orjson.dumps(turn))))
-    body = orjson.dumps(asked)
-    return replace(CALL, body=body), [Rewrite()]
+    """Ask with messages of a kilobyte each, the last of which makes room for what is around them."""
+    around = len(orjson.dumps({"model": "gpt-4o-mini", "messages": []}))
+    sizes = [1000] * (kilobytes - 1) + [1000 - around]
+    asked = {"model": "gpt-4o-mini", "messages": [_message(size) for size in sizes]}
+    return replace(CALL, body=orjson.dumps(asked)), [Rewrite()]
+
+
+def _message(size: int) -> dict[str, str]:
+    """Make a message that takes so many bytes of a list, with its comma."""
+    empty = len(orjson.dumps({"role": "user", "content": ""})) + 1
+    return {"role": "user", "content": (_QUESTION * (1 + size // len(_QUESTION)))[: size - empty]}
 
 
 def _hooked(hooks: int) -> tuple[Traffic, Sequence[CallHooks]]:

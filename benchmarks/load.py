@@ -8,7 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
-from httptools import HttpResponseParser
+from httptools import HttpParserError, HttpResponseParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,10 @@ class _Client(asyncio.Protocol):
         self._transport.write(self._ask)
 
     def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as exc:
+            self._failed(f"not HTTP: {exc}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._failed(f"the connection was lost: {exc}")
@@ -94,7 +97,10 @@ class _Answer(asyncio.Protocol):
         cast("asyncio.Transport", transport).write(self._ask)
 
     def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as exc:
+            self._complete.set_exception(LoadError(f"not HTTP: {exc}"))
 
     def on_body(self, body: bytes) -> None:
         self._body += body
@@ -124,19 +130,22 @@ async def ask(target: Target) -> bytes:
     return body
 
 
-async def load(target: Target, *, connections: int, seconds: float, cpu: Callable[[], float]) -> Measured:
+async def load(
+    target: Target, *, connections: int, seconds: float, cpu: Callable[[], float], warm_up: float = _WARM_UP
+) -> Measured:
     """Keep so many connections busy, and measure for so long from an answer to an answer.
 
     Args:
         target: Where it goes.
         connections: How many calls are under way at any time.
-        seconds: How long is measured, after a warm-up.
+        seconds: How long is measured.
         cpu: Returns the seconds of CPU time that the target's process has had.
+        warm_up: Seconds of load before anything is counted.
 
     Raises:
         LoadError: An answer is missing, or is not 200.
     """
-    counter = _Counter(_WARM_UP, seconds, cpu)
+    counter = _Counter(warm_up, seconds, cpu)
     loop = asyncio.get_running_loop()
     transports: list[asyncio.BaseTransport] = []
     try:

@@ -13,10 +13,12 @@ _WIDTH = 62
 
 
 def number(value: float) -> str:
-    """Write a figure as it is read: three digits, or all before the point."""
+    """Write a figure as it is read: few digits, and all before the point."""
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if value < 1 else f"{value:.3g}"
+    if value >= 0.1:
+        return f"{value:.3g}" if value >= 1 else f"{value:.2f}"
+    return f"{value:.1g}"
 
 
 def bound(result: Result) -> str:
@@ -36,7 +38,7 @@ def terminal(report: Report) -> str:
 def _terminal_group(group: Group) -> str:
     lines = [f"{group.title:{_WIDTH}} {'':>20} {group.compared:>16}"]
     for result in group.results:
-        ratio = "" if result.ratio is None else f"{result.ratio:.2f}"
+        ratio = "" if result.ratio is None else number(result.ratio)
         promised = bound(result).removesuffix(", missed")
         figure = f"{number(result.value)} {result.unit}"
         lines.append(f"  {result.name:{_WIDTH - 2}} {figure:>20} {ratio:>16}  {promised:10} {result.verdict}".rstrip())
@@ -63,11 +65,14 @@ def summary(report: Report) -> str:
 
 def of_groups(report: Report, *names: str) -> str:
     """Return a table for each of some groups that was measured, headed by its title."""
-    groups = [group for group in report.groups if group.name in names]
-    return "\n".join(
-        markdown([group.title, "measured", "ratio", "promised"], [_row(each, group.compared) for each in group.results])
-        for group in groups
-    )
+    return "\n".join(_of_group(group) for group in report.groups if group.name in names)
+
+
+def _of_group(group: Group) -> str:
+    """Return a table without the columns that nothing stands in."""
+    rows = [[group.title, "measured", "ratio", "promised"], *(_row(each, group.compared) for each in group.results)]
+    header, *others = zip(*(column for column in zip(*rows, strict=True) if any(column[1:])), strict=True)
+    return markdown(header, others)
 
 
 def of_curve(curve: Curve) -> str:
