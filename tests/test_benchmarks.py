@@ -199,10 +199,13 @@ def test_without_nginx_nothing_is_promised_over_it():
     assert [(each.value, each.ratio, each.verdict) for each in only.results] == [(200, None, "")]
 
 
+CALLS = (Result("a call", 9.87654, "µs", 1.23456, 5), Result("b", 0.5, "µs", 9, 5))
+HOSTS = (Result("the app", 12345.6, "requests/s"), Result("gate", 5, "requests/s", 0.9, 0.8, least=True))
+
 REPORT = Report(
     groups=(
-        Group("call", "added", "times the codec", (Result("a call", 9.87654, "µs", 1.23456, 5), Result("b", 0.5, "µs", 9, 5))),
-        Group("hosted", "a second", "of it", (Result("the app", 12345.6, "requests/s"), Result("gate", 5, "requests/s", 0.9, 0.8, least=True))),
+        Group("call", "added", "times the codec", CALLS),
+        Group("hosted", "a second", "of it", HOSTS),
         Group("streamed", "a second", "of it", (Result("gate", 5, "streams/s", 0.004),)),
         Group("turns", "turns", "", (Result("a body", 60.0, "ms", None, 50),)),
     ),
@@ -210,7 +213,7 @@ REPORT = Report(
     profiles=(Profile("a call", (("body.py", 0.755), ("orjson", 0.245))),),
     left_out=("nginx, because",),
     machine={"python": "3.11.7", "machine": "2 cores", "orjson": "3.13"},
-)  # fmt: skip
+)
 
 
 def test_a_report_is_read_as_it_was_written():
