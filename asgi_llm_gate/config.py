@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asgi_llm_gate.checks import CHECKS, FromEnviron, WrongValueError, decoded, resolved, shown
+from asgi_llm_gate.checks import CHECKS
 from asgi_llm_gate.config_file import ConfigError, one_line
 from asgi_llm_gate.coverage import gaps
 from asgi_llm_gate.litellm_keys import CACHE_PARAMS, ENTRY, ENTRY_PARAMS, SECTIONS, guarded_by, instead_of
 from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
 from asgi_llm_gate.settings import Keywords, Settings
 from asgi_llm_gate.source import VARIABLES, Source
+from asgi_llm_gate.values import FromEnviron, WrongValueError, decoded, resolved, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,10 +41,7 @@ _PLACES: Mapping[str, str] = {
 }
 
 # What guards something in a later version: to pass it over would leave a hole.
-_LATER = frozenset(
-    f"gate_settings.{name}"
-    for name in ("inspector", "keys", "lease_seconds", "on_store_error", "redis_url", "teams", "users")
-)
+_LATER = frozenset(f"gate_settings.{name}" for name in ("inspector", "lease_seconds", "on_store_error", "redis_url"))
 
 
 def load_settings(

@@ -44,7 +44,7 @@ _ONE_UPSTREAM = "a call goes to one upstream, once: there are no retries, fallba
 _AS_LEFT = "the upstream gets the body as the hooks leave it"
 _SHARED = "entries of one name share the load in turn, without limits"
 _COUNT = "a handler's async_pre_call_hook can count calls in its `cache`"
-_NO_DATABASE = "there is no database: no virtual keys, no spend"
+_NO_DATABASE = "there is no database: keys stand under gate_settings.keys, and no spend is kept"
 
 # What only costs a feature. Likewise.
 _FEATURES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from asgi_llm_gate.authentication import Authenticator
 from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.endpoints import Routes
 from asgi_llm_gate.hooks import Hook, chain, overrides
@@ -33,11 +34,12 @@ class LogHooks:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The app, the settings, and the chain of each stage."""
+    """The app, the settings, who may call, and the chain of each stage."""
 
     app: ASGIApp
     settings: Settings
     cache: DualCache
+    authenticator: Authenticator
     pre_call: tuple[Hook, ...]
     moderation: tuple[Hook, ...]
     success: tuple[Hook, ...]
@@ -62,6 +64,7 @@ class Plan:
             app,
             settings,
             settings.cache or DualCache(),
+            Authenticator(settings),
             pre_call=stage("async_pre_call_hook"),
             moderation=stage("async_moderation_hook"),
             success=stage("async_post_call_success_hook"),

@@ -45,6 +45,10 @@ class Settings:
         policies: What becomes of endpoint classes that the gate does not look into: ``pass`` or ``deny``, the default;
             and of WebSockets and files of calls, which it looks into by default: ``inspect``, ``pass`` or ``deny``.
         paths: An app's own paths, by their end: a call type, or ``pass`` for what is no LLM call.
+        keys: The keys that callers may present beside the master key, each known by its SHA-256, with what hooks are
+            to know of who presents it, the models it may use, and its limits.
+        users: The limits of users, by their id.
+        teams: The limits of teams, by their id.
         shutdown_timeout: How long open streams may go on after the command line's server is told to stop.
     """
 
@@ -75,6 +79,9 @@ class Settings:
     strict: bool = False
     policies: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
+    keys: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    users: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    teams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     shutdown_timeout: float = 10.0
 
     def keywords(self) -> Any:
@@ -112,4 +119,7 @@ class Keywords(TypedDict, total=False):
     strict: bool
     policies: Mapping[str, str]
     paths: Mapping[str, str]
+    keys: list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]
+    users: Mapping[str, Mapping[str, Any]]
+    teams: Mapping[str, Mapping[str, Any]]
     shutdown_timeout: float

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from asgi_llm_gate import CallHooks, DualCache, LLMGate
+from asgi_llm_gate.auth import hash_key
 from asgi_llm_gate.checks import CHECKS
 from asgi_llm_gate.config import _PLACES, CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
 from asgi_llm_gate.endpoints import Routes
@@ -102,12 +103,32 @@ gate_settings:
   strict: false
   policies: {invocations: pass, batches: deny}
   paths: {/v2/ask: completion, /v2/files: pass}
+  keys:
+    - api_key: os.environ/ADA
+      key_alias: ada
+      user_id: 7
+      team_id: blue
+      models: [gpt-*, o3]
+      max_parallel_requests: 1
+      rpm_limit: os.environ/RPM
+      tpm_limit: 0
+      metadata: {tags: [os.environ/TEAM], model_rpm_limit: {gpt-4: os.environ/RPM}}
+    - {api_key_sha256: ABCDEF78abcdef78abcdef78abcdef78abcdef78abcdef78abcdef78abcdef78, models: o3}
+  users: {7: {rpm_limit: 2}}
+  teams: {blue: {tpm_limit: 3, metadata: {cost: 5}}}
   shutdown_timeout: 0
 """
 
 
 def test_every_setting_of_a_file_is_read(configured):
-    environ = {"UPSTREAM_KEY": "sk-up", "TEAM": "blue", "MASTER": "sk-master", "PARAM": "tenant"}
+    environ = {
+        "UPSTREAM_KEY": "sk-up",
+        "TEAM": "blue",
+        "MASTER": "sk-master",
+        "PARAM": "tenant",
+        "ADA": "sk-ada",
+        "RPM": "60",
+    }
     settings = configured(WHOLE, environ)
     given = dataclasses.asdict(dataclasses.replace(settings, callbacks=(), custom_auth=None))
     assert [type(callback).__name__ for callback in settings.callbacks] == ["Handler"] * 3
@@ -152,8 +173,35 @@ def test_every_setting_of_a_file_is_read(configured):
         "strict": False,
         "policies": {"invocations": "pass", "batches": "deny"},
         "paths": {"/v2/ask": "completion", "/v2/files": "pass"},
+        "keys": (
+            {
+                "api_key_sha256": hash_key("sk-ada"),
+                "key_alias": "ada",
+                "user_id": "7",
+                "team_id": "blue",
+                "models": ("gpt-*", "o3"),
+                "max_parallel_requests": 1,
+                "rpm_limit": 60,
+                "tpm_limit": 0,
+                "metadata": {"tags": ["blue"], "model_rpm_limit": {"gpt-4": 60}},
+            },
+            {"api_key_sha256": "abcdef78" * 8, "models": ("o3",)},
+        ),
+        "users": {"7": {"rpm_limit": 2}},
+        "teams": {"blue": {"tpm_limit": 3, "metadata": {"cost": 5}}},
         "shutdown_timeout": 0.0,
     }
+
+
+def test_no_key_is_kept_in_clear(configured):
+    """Not even the text of a variable; and the settings, given as keywords once more, are the same."""
+    keys = "[{api_key: sk-first, metadata: {a: [os.environ/A]}, models: os.environ/A}, {api_key: os.environ/KEY}]"
+    settings = configured(f"gate_settings: {{keys: {keys}}}", {"KEY": "sk-second", "A": "b"})
+    assert [key["api_key_sha256"] for key in settings.keys] == [hash_key("sk-first"), hash_key("sk-second")]
+    assert "api_key" not in settings.keys[0]
+    assert repr(settings.keys[0]["metadata"]) == "{'a': ['b']}"
+    assert "sha256" not in repr(settings)
+    assert load_settings(None, settings.keywords(), {}) == settings
 
 
 def test_a_file_may_be_given_as_a_path_or_as_its_content(configured):
@@ -362,6 +410,69 @@ PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = "batches, files, invocations, realtime, responses_ws, uploads"
 
+_SHA = "a" * 64
+_LIMITED = "max_parallel_requests, rpm_limit, tpm_limit, metadata"
+_KEY_SETTINGS = f"api_key, api_key_sha256, key_alias, user_id, team_id, models, {_LIMITED}"
+
+# What of each setting is wrong, its place within it, and what is said.
+WRONG_KEYS = [
+    ("one key", "sk-secret", ": expected a list of keys, got str"),
+    ("keys by name", "{sk-secret: {}}", ": expected a list of keys, got dict"),
+    ("a bare key", "[sk-secret]", "[0]: expected settings by name, got str"),
+    ("nothing of a key", "[null]", "[0]: expected settings by name, got NoneType"),
+    ("no key", "[{user_id: a}]", "[0]: expected either api_key or api_key_sha256"),
+    ("both", f"[{{api_key: sk-secret, api_key_sha256: {_SHA}}}]", "[0]: expected either api_key or api_key_sha256"),
+    ("an empty key", "[{api_key: os.environ/EMPTY}]", "[0].api_key: expected text, got none"),
+    ("a number", "[{api_key: 1234}]", "[0].api_key: expected text, got int"),
+    ("a line's end", "[{api_key: os.environ/LINE}]", "[0].api_key: holds a character that an API key can't have"),
+    ("no variable", "[{api_key: os.environ/NOT}]", "[0].api_key: the environment variable NOT is not set"),
+    ("a key as its hash", "[{api_key_sha256: sk-secret}]", "[0].api_key_sha256: expected 64 hex digits"),
+    ("too short", f"[{{api_key_sha256: {_SHA[1:]}}}]", "[0].api_key_sha256: expected 64 hex digits"),
+    ("digits alone", f"[{{api_key_sha256: {'1' * 64}}}]", "[0].api_key_sha256: expected 64 hex digits"),
+    ("twice", "[{api_key: sk-secret}, {api_key: b}, {api_key: sk-secret}]", "[2]: has the same key as [0]"),
+    (
+        "once by its hash",
+        f"[{{api_key: sk-secret}}, {{api_key_sha256: {hash_key('sk-secret').upper()}}}]",
+        "[1]: has the same key as [0]",
+    ),
+    ("a typo", "[{api_key: a, rpm: 1}]", f"[0].rpm: no setting there; those are {_KEY_SETTINGS}"),
+    ("a key as a name", "[{sk-secret: null}]", f"[0]: no setting; those are {_KEY_SETTINGS}"),
+    ("a number as a name", "[{5: a}]", f"[0]: no setting; those are {_KEY_SETTINGS}"),
+    ("a limit in words", "[{api_key: a, rpm_limit: few}]", "[0].rpm_limit: expected a whole number from 0, got 'few'"),
+    ("a limit below", "[{api_key: a, tpm_limit: -1}]", "[0].tpm_limit: expected a whole number from 0, got -1"),
+    (
+        "no limit",
+        "[{api_key: a, max_parallel_requests: }]",
+        "[0].max_parallel_requests: expected a whole number from 0, got None",
+    ),
+    ("a model of none", "[{api_key: a, models: [b, 3]}]", "[0].models[1]: expected text, got int"),
+    ("a truth as an id", "[{api_key: a, user_id: true}]", "[0].user_id: expected text, got bool"),
+    ("a blank team", "[{api_key: a, team_id: ' '}]", "[0].team_id: expected text, got none"),
+    ("metadata as text", "[{api_key: a, metadata: b}]", "[0].metadata: expected values by name, got str"),
+    (
+        "one limit for all models",
+        "[{api_key: a, metadata: {model_rpm_limit: 5}}]",
+        "[0].metadata.model_rpm_limit: expected limits by model, got int",
+    ),
+    (
+        "a model's limit in words",
+        "[{api_key: a, metadata: {model_tpm_limit: {gpt: few}}}]",
+        "[0].metadata.model_tpm_limit.gpt: expected a whole number from 0, got 'few'",
+    ),
+]
+WRONG_USERS = [
+    ("[{user_id: a}]", ": expected users by id, got list"),
+    ("{a: 5}", ".a: expected settings by name, got int"),
+    ("{a: }", ".a: expected settings by name, got NoneType"),
+    (
+        "{a: {models: [b]}}",
+        f".a.models: no setting there; those are {_LIMITED}",
+    ),
+    ("{a: {rpm_limit: 1.5}}", ".a.rpm_limit: expected a whole number from 0, got 1.5"),
+    ("{true: {rpm_limit: 1}}", ": expected text, got bool"),
+    ('{7: {rpm_limit: 1}, "7": {}}', ".7: stands here twice"),
+]
+
 # The text of a file, and the whole line that says what is wrong with it.
 WRONG: dict[str, tuple[str | bytes, str]] = {
     # What is no configuration at all.
@@ -497,7 +608,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     **{
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
-        for name in ("keys", "users", "teams", "redis_url", "inspector", "lease_seconds", "on_store_error")
+        for name in ("redis_url", "inspector", "lease_seconds", "on_store_error")
     },
     "LiteLLM's guardrails": (
         "guardrails: [{guardrail_name: a}]",
@@ -610,6 +721,16 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "general_settings: {custom_auth: hooks.number}",
         "general_settings.custom_auth: expected a function or its name, got 'hooks.number'",
     ),
+    # Keys, users and teams.
+    **{
+        f"{name}: {given}": (f"gate_settings: {{keys: {given}}}", f"gate_settings.keys{line}")
+        for name, given, line in WRONG_KEYS
+    },
+    **{
+        f"users: {given}": (f"gate_settings: {{users: {given}}}", f"gate_settings.users{line}")
+        for given, line in WRONG_USERS
+    },
+    "teams as a list": ("gate_settings: {teams: [a]}", "gate_settings.teams: expected teams by id, got list"),
     # Values of gate_settings.
     "no user parameter": ("gate_settings: {user_params: []}", "gate_settings.user_params: expected at least one name"),
     "a wrong word": (

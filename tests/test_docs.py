@@ -445,7 +445,13 @@ REFUSED: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         ],
     ),
     "401": ({"master_key": "sk-1"}, [{"body": b"{}"}, {"body": b"{}", "headers": [("x-api-key", "sk-2")]}]),
-    "403": ({}, [{"body": b"{}", "path": "/v1/invocations"}]),
+    "403": (
+        {"keys": [{"api_key": "sk-1", "models": "gpt-4o"}]},
+        [
+            {"body": b"{}", "path": "/v1/invocations", "headers": [("x-api-key", "sk-1")]},
+            {"body": b'{"model": "gpt-4"}', "headers": [("x-api-key", "sk-1")]},
+        ],
+    ),
     "408": ({"body_timeout": 0.01}, [{"messages": [{"type": "http.request", "body": b"{", "more_body": True}]}]),
     "413": (
         {"max_body_bytes": 99},
