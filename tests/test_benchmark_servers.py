@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,11 +141,10 @@ def test_a_server_runs_on_its_core_and_ends_with_its_block():
 )
 def test_a_server_that_does_not_come_up_says_why(code, patience, why):
     """What it wrote is in the error, and it is ended."""
-    with (
-        pytest.raises(StartError, match=why),
-        serving([sys.executable, "-c", code], free_port(), core=min(os.sched_getaffinity(0)), patience=patience),
-    ):
-        raise AssertionError
+    core = min(os.sched_getaffinity(0))
+    server = serving([sys.executable, "-c", code], free_port(), core=core, patience=patience)
+    with ExitStack() as stack, pytest.raises(StartError, match=why):
+        stack.enter_context(server)
 
 
 def test_a_pinned_process_gets_its_cores_back():
