@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from asgi_llm_gate.builtin import BUILT_IN
 from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.endpoints import DENY, ENDPOINTS, INSPECT, PASS, WEBSOCKETS, by_call_type
 from asgi_llm_gate.key_checks import api_key, keys, teams, users
@@ -23,9 +25,6 @@ from asgi_llm_gate.values import (
     words,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 # An own path: no dotted segment, nothing of an escape or of a URL's other parts, and no name in the braces.
 _SEGMENT = r"/(?!\.\.?(?:/|$))[^/\\;%#?{}\x00- \x7f-\U0010ffff]+"
 _PATH = re.compile(rf"(?:{_SEGMENT}|/\{{\}}(?=/))+")
@@ -39,6 +38,27 @@ def _cache(value: Any) -> DualCache | None:
     if value is not None and not isinstance(value, DualCache):
         raise WrongValueError(f"expected a DualCache, got {type(value).__name__}")
     return value
+
+
+def _callback_settings(value: Any) -> dict[str, dict[str, Any]]:
+    """Check that options are those of hooks that ship; what each may be, the hook knows itself."""
+    if not isinstance(value, Mapping):
+        raise WrongValueError(f"expected options by the names of hooks, got {type(value).__name__}")
+    for name in value:
+        if name not in BUILT_IN:
+            raise WrongValueError(f"no hook that ships; those are {', '.join(BUILT_IN)}", f".{name}")
+    return {name: at(f".{name}", hook_options, options) for name, options in value.items()}
+
+
+def hook_options(value: Any) -> dict[str, Any]:
+    """Check the options of one hook: that they have names.
+
+    Raises:
+        WrongValueError: They have none.
+    """
+    if not isinstance(value, Mapping):
+        raise WrongValueError(f"expected options by name, got {type(value).__name__}")
+    return {str(name): option for name, option in value.items()}
 
 
 _CLASSES = {row.call_type: row.inspected for row in (*ENDPOINTS, *WEBSOCKETS) if row.has_policy}
@@ -76,6 +96,7 @@ def _call_type(word: Any) -> str:
 
 # Every setting but the three that take loading (`callbacks`, `custom_auth`, `model_list`), and what it may be.
 CHECKS: Mapping[str, Check] = {
+    "callback_settings": _callback_settings,
     "enforce_user_param": boolean,
     "enforced_params": names,
     "user_params": some_names,

@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asgi_llm_gate.checks import CHECKS
+from asgi_llm_gate.builtin import BUILT_IN
+from asgi_llm_gate.checks import CHECKS, hook_options
 from asgi_llm_gate.config_file import ConfigError, one_line
 from asgi_llm_gate.coverage import gaps
 from asgi_llm_gate.litellm_keys import CACHE_PARAMS, ENTRY, ENTRY_PARAMS, SECTIONS, guarded_by, instead_of
 from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
 from asgi_llm_gate.settings import Keywords, Settings
+from asgi_llm_gate.shipped import with_built_in
 from asgi_llm_gate.source import VARIABLES, Source
 from asgi_llm_gate.values import FromEnviron, WrongValueError, decoded, resolved, shown
 
@@ -68,7 +70,9 @@ def load_settings(
     from_file = _checked(_file_settings, content, {**environ, **source.variables(environ)}, base, prefix)
     given = _checked(_keywords, keywords, environ, base, "")
     callbacks = (*from_file.get("callbacks", ()), *given.get("callbacks", ()))
-    settings = Settings(**{**from_file, **given, "callbacks": callbacks})
+    options = {**from_file.get("callback_settings", {}), **given.get("callback_settings", {})}
+    settings = Settings(**{**from_file, **given, "callbacks": callbacks, "callback_settings": options})
+    settings = with_built_in(settings, lambda name: "" if name in given.get("callback_settings", {}) else prefix)
     if settings.strict and (unseen := gaps(settings)):
         raise ConfigError(f"{prefix}strict: {unseen[0]}")
     return settings
@@ -99,13 +103,25 @@ def _checked(
     """Return the settings that are found in some content, checked, with what is given by name loaded."""
     try:
         found = list(find(content))
+        _refuse_twice(found)
         settings = {setting.name: _check(setting, environ, base) for setting in found}
     except _MistakeError as mistake:
         raise ConfigError(f"{prefix}{mistake}") from mistake.__cause__
     except RecursionError as exc:
         raise ConfigError(f"{prefix}nested too deep") from exc
     settings.pop("cache_params", None)  # there is nothing to set yet
+    if options := {name: settings.pop(name) for name in BUILT_IN if name in settings}:
+        settings["callback_settings"] = {**settings.get("callback_settings", {}), **options}
     return settings
+
+
+def _refuse_twice(found: list[_Found]) -> None:
+    """Refuse options of a hook that stand both in LiteLLM's section and in the gate's."""
+    elsewhere = {setting.name: setting.where for setting in found if setting.name in BUILT_IN}
+    for name, where, value in found:
+        for twice in elsewhere if name == "callback_settings" and isinstance(value, Mapping) else ():
+            if twice in value:
+                raise _MistakeError(f"{where}.{twice}", f"stands under {elsewhere[twice]} too")
 
 
 def _file_settings(content: Mapping[Any, Any]) -> Iterator[_Found]:
@@ -186,7 +202,7 @@ def _check(setting: _Found, environ: Mapping[str, str], base: Path | None) -> An
             return _model_list(value, environ)
         if name == "cache_params":
             return _cache_params(value)
-        return CHECKS[name](value)
+        return hook_options(value) if name in BUILT_IN else CHECKS[name](value)
     except WrongValueError as exc:
         raise _MistakeError(where + exc.at, exc) from exc.__cause__
 
@@ -199,7 +215,8 @@ def _callbacks(value: Any, environ: Mapping[str, str], base: Path | None) -> tup
 
 def _callback(item: Any, environ: Mapping[str, str], base: Path | None, at: str) -> object:
     if isinstance(item, str):
-        return _loaded(load_callback, resolved(item, environ, at), base, at)
+        name = resolved(item, environ, at)
+        return str(name) if name in BUILT_IN else _loaded(load_callback, name, base, at)
     try:
         return as_callback(item)
     except LoadError as exc:

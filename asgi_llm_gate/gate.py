@@ -12,6 +12,7 @@ from asgi_llm_gate.endpoints import DENY, PASS, WEBSOCKETS, Endpoint, Routes, no
 from asgi_llm_gate.errors import GateError, error_answer, intended
 from asgi_llm_gate.exchange import Exchange
 from asgi_llm_gate.forwarder import Forwarder
+from asgi_llm_gate.lifespan import Lifespan
 from asgi_llm_gate.model_access import check_access
 from asgi_llm_gate.plan import Plan
 from asgi_llm_gate.rejections import as_error
@@ -53,6 +54,7 @@ class LLMGate:
         self.app = app
         self.settings = load_settings(config, settings)
         self._plan = Plan.of(app, self.settings)
+        self._lifespan = Lifespan(self._plan)
         self._routes = Routes(paths=self.settings.paths)
         self._websockets = Routes(WEBSOCKETS)
         self._has_auth = self._plan.authenticator.required
@@ -65,6 +67,8 @@ class LLMGate:
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
+        elif scope["type"] == "lifespan" and self._lifespan:
+            await self._lifespan.run(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 

@@ -9,6 +9,7 @@ from asgi_llm_gate.authentication import Authenticator
 from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.endpoints import Routes
 from asgi_llm_gate.hooks import Hook, chain, overrides
+from asgi_llm_gate.pending import Pending
 from asgi_llm_gate.stream import TextHook
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Plan:
     # The calls that a line of a batch's file may make.
     batched: Routes = field(default_factory=Routes)
     # Events on their way to the log hooks, of all calls.
-    pending: set[object] = field(default_factory=set)
+    pending: Pending = field(default_factory=Pending)
 
     @classmethod
     def of(cls, app: ASGIApp, settings: Settings) -> Self:

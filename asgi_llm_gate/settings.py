@@ -18,6 +18,7 @@ class Settings:
 
     Attributes:
         callbacks: The callbacks, in order.
+        callback_settings: The options of hooks that ship, by their names in `callbacks`.
         enforce_user_param: Calls must say who their user is.
         enforced_params: Further fields that calls must carry, dotted for nested ones.
         user_params: The fields that say who the user is; one of them is enough.
@@ -53,6 +54,7 @@ class Settings:
     """
 
     callbacks: tuple[object, ...] = ()
+    callback_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     enforce_user_param: bool = False
     enforced_params: tuple[str, ...] = ()
     user_params: tuple[str, ...] = ("user",)
@@ -93,6 +95,7 @@ class Keywords(TypedDict, total=False):
     """The settings as `LLMGate` takes them: those of `Settings`, in the forms that are easy to write."""
 
     callbacks: Any
+    callback_settings: Mapping[str, Mapping[str, Any]]
     enforce_user_param: bool
     enforced_params: str | list[str] | tuple[str, ...]
     user_params: str | list[str] | tuple[str, ...]

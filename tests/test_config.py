@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from asgi_llm_gate import CallHooks, DualCache, LLMGate
 from asgi_llm_gate.auth import hash_key
+from asgi_llm_gate.builtin import BUILT_IN
 from asgi_llm_gate.checks import CHECKS
 from asgi_llm_gate.config import _PLACES, CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
 from asgi_llm_gate.endpoints import Routes
@@ -83,6 +84,7 @@ general_settings:
   enforced_params: [metadata.team, os.environ/PARAM]
   custom_auth: hooks.who
 gate_settings:
+  callback_settings: {}
   user_params: safety_identifier
   forward_user: always
   call_type_names: litellm
@@ -136,6 +138,7 @@ def test_every_setting_of_a_file_is_read(configured):
     assert settings.custom_auth.__name__ == "who"
     assert given == {
         "callbacks": (),
+        "callback_settings": {},
         "enforce_user_param": True,
         "enforced_params": ("metadata.team", "tenant"),
         "user_params": ("safety_identifier",),
@@ -263,11 +266,11 @@ def test_every_setting_has_its_check_and_its_place():
     names = set(Keywords.__annotations__)
     assert names - set(CHECKS) == {"callbacks", "custom_auth", "model_list"}
     assert set(CHECKS) <= names
-    assert set(_PLACES) ^ names == {"cache", "cache_params"}
+    assert set(_PLACES) ^ names == {"cache", "cache_params", *BUILT_IN}
     for name, place in _PLACES.items():
         section, _, inner = place.rpartition(".")
         assert inner == name
-        assert section in {"", "litellm_settings", "general_settings", "gate_settings"}
+        assert section in {"", "litellm_settings", "general_settings", "callback_settings", "gate_settings"}
 
 
 def test_every_setting_is_a_keyword_too():
@@ -584,6 +587,14 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "a built-in hook of LiteLLM": (
         "litellm_settings: {callbacks: [hide_secrets]}",
         "litellm_settings.callbacks[0]: hide_secrets: not served by this version",
+    ),
+    "options of a hook in two places": (
+        "callback_settings: {openai_moderations: {}}\ngate_settings: {callback_settings: {openai_moderations: {}}}",
+        "gate_settings.callback_settings.openai_moderations: stands under callback_settings.openai_moderations too",
+    ),
+    "options of a hook as text": (
+        "callback_settings: {openai_moderations: fast}",
+        "callback_settings.openai_moderations: expected options by name, got str",
     ),
     "no callback at all": (
         "litellm_settings:\n  callbacks:",
