@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -74,37 +74,40 @@ def _run(options: argparse.Namespace) -> None:
 
 def _measured(options: argparse.Namespace) -> Report:
     left_out: list[str] = []
-    servers = [] if options.in_process else _jobs(options, left_out)
-    groups = [measure_calls(options.rounds), measure_once(options.rounds, memory=not options.in_process)]
-    if servers:
-        measured, other = cast("tuple[int, int]", cores())
-        measure_served(servers, min(options.rounds, _SERVED_ROUNDS), measured, other)
-        groups += rated(servers)
-    groups.append(measure_turns(options.rounds))
+    # First what can fail.
+    servers = [] if options.in_process else _servers(options, left_out)
+    groups = [
+        measure_calls(options.rounds),
+        measure_once(options.rounds, memory=bool(servers)),
+        *rated(servers),
+        measure_turns(options.rounds),
+    ]
     curves: list[Curve] = []
     profiles: list[Profile] = []
-    if options.curves:
+    if options.curves or options.write:
         rounds = min(options.rounds, _CURVE_ROUNDS)
-        curves = [*anyio.run(measure_curves, rounds), measure_memory(1)]
+        curves = [*anyio.run(measure_curves, rounds), *([measure_memory(1)] if servers else [])]
         profiles = anyio.run(take_profiles, _PROFILED_CALLS)
     return Report(
         tuple(groups), tuple(curves), tuple(profiles), tuple(left_out), machine({job.name for job in servers})
     )
 
 
-def _jobs(options: argparse.Namespace, left_out: list[str]) -> list[Job]:
-    """Return the servers to measure, and note those that can't be."""
-    if cores() is None:
-        left_out.append("all rows of servers, because they need Linux and two cores")
+def _servers(options: argparse.Namespace, left_out: list[str]) -> list[Job]:
+    """Measure the servers, and note those that can't be."""
+    chosen = cores()
+    if chosen is None:
+        left_out.append("servers and memory, because they need Linux and two cores")
         return []
     if nginx() is None:
         left_out.append("the rows over nginx, because it is not installed")
     servers = jobs()
-    for add in (litellm_jobs, portkey_jobs) if options.peers else ():
+    for add in (litellm_jobs, portkey_jobs) if options.peers or options.write else ():
         try:
             servers += add()
         except InstallError as exc:
             left_out.append(str(exc))
+    measure_served(servers, min(options.rounds, _SERVED_ROUNDS), *chosen)
     return servers
 
 
@@ -118,12 +121,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The exit status is 1 where a bound is missed. Less than 5 minutes without --peers and --curves.",
     )
     parser.add_argument("--rounds", type=_rounds, default=15, metavar="N", help="rounds to measure (default 15)")
-    parser.add_argument("--in-process", action="store_true", help="leave out servers and memory")
     parser.add_argument("--peers", action="store_true", help=f"LiteLLM's and Portkey's gateways too, kept in {cache()}")
     parser.add_argument("--curves", action="store_true", help="how costs grow, and a profile, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
-    parser.add_argument("--write", action="store_true", help="check the figures in: file, chart, tables in the pages")
-    parser.add_argument("--redraw", action="store_true", help="make chart and tables from the figures checked in")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--in-process", action="store_true", help="leave out servers and memory")
+    extent.add_argument("--write", action="store_true", help="measure all of it, and put it into file, chart and pages")
+    parser.add_argument("--redraw", action="store_true", help="make chart and pages from the file, without measuring")
     parser.add_argument("--compare", metavar="REV", help="the rows in process, of a revision and as they stand here")
     return parser
 

@@ -44,11 +44,6 @@ class Figure:
     ratio: float
     bound: float
 
-    @property
-    def verdict(self) -> str:
-        """``ok`` or ``over``."""
-        return "ok" if self.ratio <= self.bound else "over"
-
 
 class _Subject:
     """Something to time, and how long it took in each round, in seconds."""

@@ -347,7 +347,7 @@ def test_what_is_called_linear_is(curve):
 
 
 def options(**given):
-    return argparse.Namespace(**{"in_process": False, "peers": False, **given})
+    return argparse.Namespace(**{"write": False, "peers": False, "rounds": 1, **given})
 
 
 def test_what_cannot_be_measured_is_told(monkeypatch):
@@ -356,15 +356,18 @@ def test_what_cannot_be_measured_is_told(monkeypatch):
     def cannot():
         raise InstallError("no npm")
 
+    measured = []
+    monkeypatch.setattr(program, "measure_served", lambda jobs, *rest: measured.append(rest))
     monkeypatch.setattr(program, "cores", lambda: None)
     told = []
-    assert program._jobs(options(), told) == []
+    assert program._servers(options(), told) == []
     monkeypatch.setattr(program, "cores", lambda: (0, 1))
     monkeypatch.setattr(program, "nginx", lambda: None)
     monkeypatch.setattr(program, "litellm_jobs", lambda: [job(LITELLM, 1)])
     monkeypatch.setattr(program, "portkey_jobs", cannot)
-    assert LITELLM in [each.name for each in program._jobs(options(peers=True), told)]
-    assert LITELLM not in [each.name for each in program._jobs(options(), [])]
+    assert LITELLM in [each.name for each in program._servers(options(peers=True), told)]
+    assert LITELLM not in [each.name for each in program._servers(options(), [])]
+    assert measured == [(1, 0, 1)] * 2
     servers, without_nginx, peer = told
     assert ("Linux" in servers, "nginx" in without_nginx, peer) == (True, True, "no npm")
 
