@@ -69,7 +69,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.write:
         pages.write(report)
     if missed := report.missed():
-        sys.exit(f"\nscripts/bench: {len(missed)} bounds missed: {', '.join(each.name for each in missed)}")
+        names = ", ".join(f"{each.name} ({each.unit})" for each in missed)
+        sys.exit(f"\nscripts/bench: {len(missed)} bounds missed: {names}")
 
 
 def _measured(options: argparse.Namespace) -> Report:
