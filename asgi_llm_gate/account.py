@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -33,22 +34,33 @@ MAX_PENDING = 1_000
 class Account:
     """One call's account.
 
+    Args:
+        plan: The gate's plan.
+        endpoint: What is called.
+        call_type: The word that hooks are given for that.
+        call_id: The call's id.
+        start: When it came, in seconds since the epoch.
+
     Attributes:
         settled: The call has ended.
         failure: Why, if it failed.
     """
 
-    def __init__(self, plan: Plan, endpoint: Endpoint, call_type: str, call_id: str) -> None:
+    def __init__(self, plan: Plan, endpoint: Endpoint, call_type: str, call_id: str, start: float) -> None:
         self._plan = plan
         self._endpoint = endpoint
         self._call_type = call_type
         self._id = call_id
-        self._start = datetime.now(UTC)
+        self._start = datetime.fromtimestamp(start, UTC)
         self._reached = False
         self._logged = False
-        self._telling = anyio.Lock(fast_acquire=True)
         self.settled = False
         self.failure: Exception | None = None
+
+    @cached_property
+    def _telling(self) -> anyio.Lock:
+        """Held while the log hooks are told of the call's beginning."""
+        return anyio.Lock(fast_acquire=True)
 
     def succeeded(self) -> None:
         """Note a success, unless the call has ended before."""
@@ -116,8 +128,11 @@ class Account:
         pending.add(ticket)
         try:
             for hook in hooks:
-                response = hook.objects(self._endpoint.call_type).whole(event.get("response_obj"))
-                await _told(hook, {**event, "response_obj": response})
+                if event.get("response_obj") is not None:
+                    response = hook.objects(self._endpoint.call_type).whole(event["response_obj"])
+                    await _told(hook, {**event, "response_obj": response})
+                else:
+                    await _told(hook, event)
         finally:
             pending.discard(ticket)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asgi_llm_gate.builtin import BUILT_IN
-from asgi_llm_gate.cache import DualCache
+from asgi_llm_gate.cache_checks import cache, redis_url
 from asgi_llm_gate.endpoints import DENY, ENDPOINTS, INSPECT, PASS, WEBSOCKETS, by_call_type
 from asgi_llm_gate.key_checks import api_key, keys, teams, users
 from asgi_llm_gate.values import (
@@ -32,12 +32,6 @@ _PATH = re.compile(rf"(?:{_SEGMENT}|/\{{\}}(?=/))+")
 
 def _key(value: Any) -> str | None:
     return None if value is None else api_key(value)
-
-
-def _cache(value: Any) -> DualCache | None:
-    if value is not None and not isinstance(value, DualCache):
-        raise WrongValueError(f"expected a DualCache, got {type(value).__name__}")
-    return value
 
 
 def _callback_settings(value: Any) -> dict[str, dict[str, Any]]:
@@ -102,7 +96,9 @@ CHECKS: Mapping[str, Check] = {
     "user_params": some_names,
     "forward_user": one_of("documented", "always"),
     "master_key": _key,
-    "cache": _cache,
+    "cache": cache,
+    "redis_url": redis_url,
+    "on_store_error": one_of("allow", "reject"),
     "call_type_names": one_of("documented", "litellm"),
     "hook_timeout": some_seconds,
     "on_hook_error": one_of("reject", "allow"),

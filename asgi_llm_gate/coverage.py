@@ -30,6 +30,11 @@ _MODERATION = {
     "cut": "a stream flows before these hooks' verdict, and a bad one ends it.",
 }
 
+_AWAY = {
+    "allow": "while it is away, each process goes on with what it knows.",
+    "reject": "while it is away, calls that need it are refused.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -132,6 +137,8 @@ def _notes(settings: Settings) -> Iterator[str]:
         yield "On a WebSocket they run before an event goes on to the app."
     if settings.enforced_params:
         yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
+    if settings.cache is not None and settings.cache.redis_cache is not None:
+        yield f"State is shared in {settings.cache.redis_cache.store.address}; {_AWAY[settings.cache.on_store_error]}"
     if settings.strict:
         yield "A POST to any other path under an API's prefix is refused; all else is no LLM call, and no hook sees it."
     else:

@@ -60,7 +60,6 @@ class Delivery:
         self._plan = exchange.plan
         self._settings = exchange.plan.settings
         self._outlet = exchange.outlet
-        self._account = exchange.account
         self._out: Send = exchange.outlet
         # Whole answers are collected and decoded.
         self._reads = bool(exchange.plan.success) or (exchange.carried is not None and exchange.carried.to_remember)
@@ -91,7 +90,7 @@ class Delivery:
             await self._app_failed(exc)
             raise
         else:
-            if not self._account.settled:
+            if not self._exchange.account.settled:
                 await self._app_failed(RuntimeError("the app returned before its response was complete"))
         finally:
             await self._log()
@@ -201,7 +200,7 @@ class Delivery:
         try:
             collected = await self._post_call(collected)
         except Exception as exc:
-            if not self._account.settled:
+            if not self._exchange.account.settled:
                 await self._exchange.refuse(exc)
         else:
             await collected.send(self._out)
@@ -274,11 +273,11 @@ class Delivery:
     async def _may_answer(self) -> bool:
         """Wait for the moderation's verdict; False if the call has ended without the app."""
         good = self._moderation is None or await self._moderation.verdict()
-        return good and not self._account.settled
+        return good and not self._exchange.account.settled
 
     async def _app_failed(self, exc: Exception) -> None:
         """Account for what the app raised; the host answers, unless a failure hook does."""
-        if not self._account.settled:
+        if not self._exchange.account.settled:
             told = await self._fail(exc)
             self._outlet.completed = self._outlet.delivered = None
             if self._stream is not None and self._outlet.started:
@@ -288,7 +287,7 @@ class Delivery:
 
     async def _condemned(self, exc: Exception) -> None:
         """Answer for a moderation hook's refusal, without waiting for the app to stop."""
-        if self._outlet.complete or (self._account.settled and self._stream is None):
+        if self._outlet.complete or (self._exchange.account.settled and self._stream is None):
             return
         self._running.end()
         if self._stream is not None and self._outlet.started:
@@ -296,14 +295,14 @@ class Delivery:
             return
         assert self._hold is not None  # noqa: S101  # there is one where there is moderation
         self._hold.close()
-        told = exc if self._account.settled else await self._fail(exc)
+        told = exc if self._exchange.account.settled else await self._fail(exc)
         await self._answer(told, self._outlet)
 
     async def _stream_failed(self, exc: Exception) -> Exception | None:
         """Account for what ends a stream early; answer for it if nothing has gone out."""
         self._running.end()
         self._stop_moderation()
-        told = exc if self._account.settled else await self._fail(exc)
+        told = exc if self._exchange.account.settled else await self._fail(exc)
         if self._outlet.started:
             return told if isinstance(told, Rejection) else as_error(told)
         await self._answer(told, self._outlet)
@@ -311,7 +310,7 @@ class Delivery:
 
     async def _stream_errored(self, error: Any) -> None:
         """Account for an error that the app reports inside its stream; it passes on as it is."""
-        if not self._account.settled:
+        if not self._exchange.account.settled:
             await self._fail(stream_error(error))
 
     async def _generators_ended(self) -> None:
@@ -330,8 +329,8 @@ class Delivery:
 
     def _completed(self) -> None:
         """Take note that the last message is about to go out."""
-        if not self._account.settled:
-            self._account.succeeded()
+        if not self._exchange.account.settled:
+            self._exchange.account.succeeded()
         self._running.answered()
         if self._plan.log:
             self._running.start(self._log)
@@ -340,7 +339,7 @@ class Delivery:
         await self._exchange.log_end(reached=True)
 
     async def _fail(self, exc: Exception) -> Exception:
-        return await self._account.failed(exc, self._exchange.call, self._exchange.caller)
+        return await self._exchange.account.failed(exc, self._exchange.call, self._exchange.caller)
 
     async def _answer(self, exc: Exception, send: Send) -> None:
         exchange = self._exchange

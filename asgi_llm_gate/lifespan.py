@@ -1,4 +1,4 @@
-"""A server's lifespan: what the callbacks hold is closed once the app has shut down."""
+"""A server's lifespan: what the callbacks and the cache hold is closed once the app has shut down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Lifespan:
     """The lifespan of a gate and its app.
 
     Args:
-        plan: The app, and the callbacks that may have an ``aclose``.
+        plan: The app, the callbacks that may have an ``aclose``, and the cache.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -33,13 +33,19 @@ class Lifespan:
 
     def __bool__(self) -> bool:
         """There is something to close."""
-        return bool(self._closable)
+        return bool(self._closable) or self._plan.cache.redis_cache is not None
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app's lifespan; before the server hears that the shutdown is complete, the callbacks are closed.
 
-        An app that knows no lifespan, and leaves before it has asked for anything, has one here all the same.
+        An app that knows no lifespan, and leaves before it has asked for anything, has one here all the same. Where
+        the cache can't work, there is no start.
         """
+        redis_cache = self._plan.cache.redis_cache
+        if redis_cache is not None and (complaint := redis_cache.complaint()):
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": complaint})
+            return
         told: list[str] = []
         open_ = True
 
@@ -75,7 +81,7 @@ class Lifespan:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _close(self) -> None:
-        """Close the callbacks, all at once, when the log hooks have been told of every call."""
+        """Close the callbacks, all at once, when the log hooks have been told of every call; then the cache."""
         limit = self._plan.settings.hook_timeout
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(limit):
@@ -83,6 +89,7 @@ class Lifespan:
             async with anyio.create_task_group() as group:
                 for callback in self._closable:
                     group.start_soon(_closed, callback, getattr(callback, "hook_timeout", None) or limit)
+            await _closed(self._plan.cache, limit)
 
 
 async def _closed(callback: Any, limit: float) -> None:

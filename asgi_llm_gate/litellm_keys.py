@@ -20,9 +20,14 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 # What the forwarder reads of an entry of the model list, and what the gate reads of a cache's settings.
 ENTRY = ("model_name", "litellm_params")
 ENTRY_PARAMS = ("model", "api_base", "api_key", "extra_headers", "timeout")
-CACHE_PARAMS = ("type",)
+CACHE_PARAMS = (
+    *("type", "url", "host", "port", "username", "password", "db", "namespace", "max_connections", "socket_timeout"),
+    *("ssl", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"),
+    *("redis_startup_nodes", "sentinel_nodes", "sentinel_password", "service_name"),
+)
 
 _ENTRY_PARAMS = "model_list.litellm_params"
+_CACHE_PARAMS = "litellm_settings.cache_params"
 
 _HANDLERS = "name handlers that do the same under litellm_settings.callbacks"
 _PRE_CALL = "a handler's async_pre_call_hook can do it"
@@ -68,6 +73,8 @@ _FEATURES = (
     ("litellm_settings", "blocked_user_list", "callback_settings.blocked_user_check.users, or .file"),
     ("litellm_settings", "openai_moderations_model_name", "callback_settings.openai_moderations.model"),
     ("litellm_settings", "cache", "answers are not cached; handlers always have their `cache`"),
+    (_CACHE_PARAMS, "mode supported_call_types ttl", "answers are not cached; handlers give a ttl with each value"),
+    (_CACHE_PARAMS, "default_in_memory_ttl default_in_redis_ttl", "handlers give a ttl with each value"),
     ("litellm_settings", "request_timeout", "each entry of model_list has its own timeout"),
     ("litellm_settings", "redact_user_api_key_info", "a handler chooses what it keeps of its log events"),
     ("general_settings", "alerting alerting_threshold", _LOG_EVENTS),

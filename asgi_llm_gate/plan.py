@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from asgi_llm_gate.authentication import Authenticator
@@ -33,7 +34,7 @@ class LogHooks:
         return bool(self.pre_api_call or self.stream_event or self.success_event or self.failure_event)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """The app, the settings, who may call, and the chain of each stage."""
 
@@ -81,12 +82,12 @@ class Plan:
         litellm = self.settings.call_type_names == "litellm"
         return endpoint.litellm_call_type if litellm else endpoint.call_type
 
-    @property
+    @cached_property
     def has_hooks(self) -> bool:
         """Any hook runs, so calls carry what hooks look for."""
         return bool(self.pre_call or self.success or self.headers or self.watches)
 
-    @property
+    @cached_property
     def watches(self) -> bool:
         """Something must know how a call ends, or may end it."""
         return bool(self.moderation or self.text or self.iterator or self.failure or self.log)

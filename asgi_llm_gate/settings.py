@@ -26,7 +26,9 @@ class Settings:
         master_key: The key that callers must present.
         custom_auth: Is asked who is calling, ``(request, api_key)``, in place of the master key.
         model_list: The upstreams of the command line's own server, LiteLLM's entries.
-        cache: What hooks are given as `cache`; one of the gate's own if None.
+        cache: What hooks are given as `cache`; one of the gate's own if None, on Redis if there is a `redis_url`.
+        redis_url: The Redis in which all processes share what hooks keep in their `cache`.
+        on_store_error: What becomes of a hook's use of the cache while Redis is away.
         call_type_names: Name call types as LiteLLM's documentation does, or as its code does now.
         hook_timeout: How long a hook may take.
         on_hook_error: What becomes of the call when a hook crashes or takes too long.
@@ -63,6 +65,8 @@ class Settings:
     custom_auth: CustomAuth | None = None
     model_list: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     cache: DualCache | None = None
+    redis_url: str | None = field(default=None, repr=False)
+    on_store_error: Literal["allow", "reject"] = "allow"
     call_type_names: Literal["documented", "litellm"] = "documented"
     hook_timeout: float = 30.0
     on_hook_error: Literal["reject", "allow"] = "reject"
@@ -104,6 +108,8 @@ class Keywords(TypedDict, total=False):
     custom_auth: CustomAuth | str | None
     model_list: list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]
     cache: DualCache | None
+    redis_url: str | None
+    on_store_error: Literal["allow", "reject"]
     call_type_names: Literal["documented", "litellm"]
     hook_timeout: float
     on_hook_error: Literal["reject", "allow"]

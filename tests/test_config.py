@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from asgi_llm_gate import CallHooks, DualCache, LLMGate
 from asgi_llm_gate.auth import hash_key
 from asgi_llm_gate.builtin import BUILT_IN
+from asgi_llm_gate.cache.address import EXPECTED_PARAMS, EXPECTED_URL
 from asgi_llm_gate.checks import CHECKS
 from asgi_llm_gate.config import _PLACES, CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
 from asgi_llm_gate.endpoints import Routes
@@ -77,7 +78,7 @@ model_list:
       timeout: 30
 litellm_settings:
   callbacks: [hooks.one, hooks.two, hooks.Handler]
-  cache_params: {type: local}
+  cache_params: {type: redis, host: h, password: os.environ/UPSTREAM_KEY}
 general_settings:
   master_key: os.environ/MASTER
   enforce_user_param: true
@@ -85,6 +86,8 @@ general_settings:
   custom_auth: hooks.who
 gate_settings:
   callback_settings: {}
+  redis_url: redis://:hunter2@h:1
+  on_store_error: reject
   user_params: safety_identifier
   forward_user: always
   call_type_names: litellm
@@ -132,7 +135,7 @@ def test_every_setting_of_a_file_is_read(configured):
         "RPM": "60",
     }
     settings = configured(WHOLE, environ)
-    given = dataclasses.asdict(dataclasses.replace(settings, callbacks=(), custom_auth=None))
+    given = dataclasses.asdict(dataclasses.replace(settings, callbacks=(), custom_auth=None, cache=None))
     assert [type(callback).__name__ for callback in settings.callbacks] == ["Handler"] * 3
     assert settings.callbacks[0] is not settings.callbacks[1]
     assert settings.custom_auth.__name__ == "who"
@@ -158,6 +161,8 @@ def test_every_setting_of_a_file_is_read(configured):
             },
         ),
         "cache": None,
+        "redis_url": "redis://:hunter2@h:1",
+        "on_store_error": "reject",
         "call_type_names": "litellm",
         "hook_timeout": 0.5,
         "on_hook_error": "allow",
@@ -254,6 +259,59 @@ def test_a_path_of_the_app_is_gated(path):
     found = Routes(paths=settings.paths).find(path.replace("{}", "some"))
     assert found is not None
     assert found.call_type == "completion"
+
+
+ENVIRON = {"REDIS_HOST": "around", "PASSWORD": "hunter2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords", "shown", "policy"),
+    [
+        ("gate_settings: {redis_url: 'redis://:hunter2@h:1/2'}", {}, "Redis at h:1", "allow"),
+        ("gate_settings: {redis_url: redis://h, on_store_error: reject}", {}, "Redis at h:6379", "reject"),
+        ("gate_settings: {redis_url: redis://h}", {"redis_url": "redis://i"}, "Redis at i:6379", "allow"),
+        ("gate_settings: {redis_url: redis://h}", {"on_store_error": "reject"}, "Redis at h:6379", "reject"),
+        ("litellm_settings: {cache_params: {host: h, password: os.environ/PASSWORD}}", {}, "Redis at h:6379", "allow"),
+        ("litellm_settings: {cache_params: {type: redis}}", {}, "Redis at around:6379", "allow"),
+        ("litellm_settings: {cache_params: {host: h}}", {"redis_url": "redis://i"}, "Redis at i:6379", "allow"),
+    ],
+)
+def test_a_redis_that_is_configured_is_behind_the_cache(text, keywords, shown, policy, configured):
+    settings = configured(text, ENVIRON, **keywords)
+    assert str(settings.cache.redis_cache.store.address) == shown
+    assert settings.cache.on_store_error == policy
+    assert "hunter2" not in repr(settings)
+
+
+def test_litellms_parameters_name_the_keys_and_the_wait_too(configured):
+    settings = configured("litellm_settings: {cache_params: {host: h, namespace: mine, socket_timeout: 5}}")
+    store = settings.cache.redis_cache.store
+    assert (store.prefix, store.address.timeout) == ("{mine}:", 5)
+
+
+@pytest.mark.parametrize("text", ["gate_settings: {}", "litellm_settings: {cache_params: {type: local}}"])
+def test_without_a_redis_the_cache_is_the_gates_own(text, configured):
+    assert configured(text, {"REDIS_HOST": "around"}).cache is None
+
+
+def test_a_cache_that_is_given_is_the_one_that_is_used(configured):
+    """Whatever the file says of a Redis; and the settings of a gate can be given to another one."""
+    cache = DualCache()
+    assert configured("gate_settings: {redis_url: redis://h}", cache=cache).cache is cache
+    settings = configured("gate_settings: {redis_url: redis://h}")
+    assert load_settings(None, settings.keywords(), {}).cache is settings.cache
+
+
+def test_where_redis_py_is_not_installed_one_line_says_so(configured, monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis.connection", None)
+    for text, place in [
+        ("gate_settings: {redis_url: redis://h}", "gate_settings.redis_url"),
+        ("litellm_settings: {cache_params: {host: h}}", "litellm_settings.cache_params"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            configured(text)
+        line = f"{place}: the cache on Redis needs redis: pip install 'asgi-llm-gate[redis]'"
+        assert str(caught.value).endswith(line)
 
 
 def test_keywords_are_the_settings():
@@ -549,7 +607,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     "a variable that is no kind of cache": (
         "litellm_settings: {cache_params: {type: os.environ/SECRET}}",
-        f"litellm_settings.cache_params.type: only local is served by this version, got {HIDDEN}",
+        f"litellm_settings.cache_params.type: only local and redis are served by this version, got {HIDDEN}",
     ),
     "a variable of the wrong kind": (
         "gate_settings: {hook_timeout: os.environ/SECRET}",
@@ -605,13 +663,26 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         f"litellm_settings.callbacks[0]: NoneType has no hook; a callback has some of {NAMES}",
     ),
     # What later versions serve.
-    "redis": (
-        "litellm_settings: {cache_params: {type: redis, host: h}}",
-        "litellm_settings.cache_params.type: only local is served by this version, got 'redis'",
+    "another kind of cache": (
+        "litellm_settings: {cache_params: {type: s3, host: h}}",
+        "litellm_settings.cache_params.type: only local and redis are served by this version, got 's3'",
     ),
-    "a cache of no type": (
-        "litellm_settings: {cache_params: {host: h}}",
-        "litellm_settings.cache_params.type: only local is served by this version, got None",
+    "a Redis that is nowhere": (
+        "litellm_settings: {cache_params: {type: redis}}",
+        f"litellm_settings.cache_params: {EXPECTED_PARAMS}",
+    ),
+    "a namespace that is no text": (
+        "litellm_settings: {cache_params: {host: h, namespace: 5}}",
+        "litellm_settings.cache_params.namespace: expected text, got int",
+    ),
+    "a Redis of no such kind": (
+        "gate_settings: {redis_url: os.environ/SECRET}",
+        f"gate_settings.redis_url: {EXPECTED_URL}",
+    ),
+    "a Redis as a number": ("gate_settings: {redis_url: 6379}", "gate_settings.redis_url: expected text, got int"),
+    "a policy for the store": (
+        "gate_settings: {on_store_error: ignore}",
+        "gate_settings.on_store_error: expected allow or reject, got 'ignore'",
     ),
     "a cache as text": (
         "litellm_settings: {cache_params: redis}",
@@ -619,7 +690,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     **{
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
-        for name in ("redis_url", "inspector", "lease_seconds", "on_store_error")
+        for name in ("inspector", "lease_seconds")
     },
     "LiteLLM's guardrails": (
         "guardrails: [{guardrail_name: a}]",
@@ -939,7 +1010,8 @@ def test_what_is_no_path_is_one_line(config, line):
 WRONG_KEYWORDS: dict[str, tuple[dict[str, object], str]] = {
     "a misspelt name": ({"enforce_user": True}, "enforce_user: not a setting; did you mean enforce_user_param?"),
     "a name like no other": ({"xyz": True}, "xyz: not a setting"),
-    "what a later version serves": ({"redis_url": "redis://h"}, "redis_url: not a setting"),
+    "what a later version serves": ({"inspector": {}}, "inspector: not a setting"),
+    "a wrong URL": ({"redis_url": "h"}, "redis_url: expected a URL such as redis://"),
     "a wrong value": ({"hook_timeout": None}, "hook_timeout: expected a number of seconds, got None"),
     "a wrong cache": ({"cache": {}}, "cache: expected a DualCache, got dict"),
     "a wrong callback": (
@@ -981,7 +1053,7 @@ UNKNOWN = [
     ("5: {A: b}", "5", None),
     ('"a\\nb": 1', "a\\nb", None),
     ("gate_settings: {7: b}", "gate_settings.7", None),
-    ("litellm_settings: {cache_params: {type: local, ttl: 5}}", "litellm_settings.cache_params.ttl", None),
+    ("litellm_settings: {cache_params: {type: local, hosst: h}}", "litellm_settings.cache_params.hosst", "host"),
     ("model_list: [{model_name: a, litellm_params: {model: a, x: 5}}]", "model_list[0].litellm_params.x", None),
     ("general_settings: {drop_params: true}", "general_settings.drop_params", None),
     (

@@ -28,6 +28,7 @@ from starlette.requests import Request as StarletteRequest
 from starlette.responses import JSONResponse
 
 from asgi_llm_gate import CallHooks, Forwarder, LLMGate
+from asgi_llm_gate.cache.address import from_url
 from asgi_llm_gate.callhooks import STAGES
 from asgi_llm_gate.config import ConfigError, Settings, load_settings
 from asgi_llm_gate.endpoints import ENDPOINTS, WEBSOCKETS
@@ -538,3 +539,10 @@ def test_answers_are_compared(expected, found, agree):
 def test_texts_are_compared(expected, found, agree):
     """A line of dots stands for lines, dots in a line for a part of it."""
     assert matches(expected, found) is agree
+
+
+def test_the_urls_of_a_redis_are_what_the_page_says():
+    kinds = {"redis": "server", "redis+cluster": "cluster", "redis+sentinel": "sentinel"}
+    for url, _ in table(ROOT / "docs" / "scaling.md", "`redis_url`"):
+        (quoted,) = code(url)
+        assert from_url(quoted).kind == kinds[quoted.partition("://")[0]]
