@@ -67,7 +67,7 @@ async def test_answers_are_counted_however_they_are_framed(answer, piece):
         assert await ask(target) == b"hi"
         measured = await load(target, connections=3, seconds=0.01, cpu=lambda: next(clock), warm_up=0)
     assert measured.rate > 0
-    assert measured.busy == pytest.approx(2 / 0.01, rel=0.9)
+    assert 0 < measured.busy <= 2 / 0.01
 
 
 @pytest.mark.anyio
