@@ -153,7 +153,8 @@ class Head:
     @property
     def encoding(self) -> str:
         """The content-encoding, in lower case; empty for none."""
-        encoding = self.named.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        value = self.named.get(b"content-encoding")
+        encoding = value.decode("latin-1").strip().lower() if value else ""
         return "" if encoding == "identity" else encoding
 
     def check(self, max_bytes: int) -> None:

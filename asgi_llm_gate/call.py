@@ -90,7 +90,9 @@ class CallData:
     ) -> None:
         """Add the keys that handlers written for LiteLLM's proxy read; `asked` is a copy of the body to give them."""
         raw_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.named.items()}
-        headers = {name: value for name, value in raw_headers.items() if name not in _SECRET}
+        headers = dict(raw_headers)
+        for name in raw_headers.keys() & _SECRET:
+            del headers[name]
         url = _url(scope, raw_headers)
         body = self.asked if asked is None else asked
         self._own = {

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from asgi_llm_gate.signals import Signal
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -28,12 +30,12 @@ class WatchedReceive:
     def __init__(self, body: Iterator[Message], receive: Receive) -> None:
         self._body = body
         self._receive = receive
-        self._disconnected = anyio.Event()
+        self._disconnected = Signal()
         self._error: Exception | None = None
 
     async def __call__(self) -> Message:
         """Return the body's messages, then a disconnect when there is one; raise what the server's `receive` raised."""
-        message = None if self._disconnected.is_set() else next(self._body, None)
+        message = None if self._disconnected.is_set else next(self._body, None)
         if message is not None:
             return message
         await self._disconnected.wait()
@@ -79,12 +81,12 @@ class Running:
         self._grace = grace
         self._gone = gone
         self._app = anyio.CancelScope()
-        self._watch = anyio.CancelScope()
-        self._meanwhile = anyio.CancelScope()
-        self._done = anyio.Event()
+        self._meanwhile: anyio.CancelScope | None = None
+        self._done = Signal()
         self._group: TaskGroup | None = None
         self._others = 0
         self._failure: Exception | None = None
+        self._answered = False
         self.ended = False
 
     async def run(self, app: Work, beside: Iterable[Work]) -> None:
@@ -118,7 +120,8 @@ class Running:
     def meanwhile(self, task: Work) -> None:
         """Run something that goes on until the response is complete, and for which nothing waits. There is one."""
         assert self._group is not None  # noqa: S101  # only called while the app runs
-        self._group.start_soon(self._in_the_meantime, task)
+        self._meanwhile = anyio.CancelScope()
+        self._group.start_soon(self._in_the_meantime, task, self._meanwhile)
 
     def end(self) -> None:
         """Tell the app that its client is gone, give it its grace, and cancel it; without waiting for that."""
@@ -129,8 +132,10 @@ class Running:
             self._group.start_soon(self._stop)
 
     def answered(self) -> None:
-        """Stop watching the client: the response is complete, and the app may finish in peace."""
-        self._stop_watching()
+        """Pay no more attention to the client: the response is complete, and the app may finish in peace."""
+        self._answered = True
+        if self._meanwhile is not None:
+            self._meanwhile.cancel()
 
     def delivered(self) -> None:
         """Tell the app what servers say once a response is sent: a disconnect."""
@@ -146,16 +151,13 @@ class Running:
         self._look_away()
 
     def _look_away(self) -> None:
-        """Stop watching the client where nothing is left that its going could stop."""
-        if self._done.is_set() and not self._others:
-            self._stop_watching()
+        """Stop what only watches where nothing is left that the client's going could stop."""
+        assert self._group is not None  # noqa: S101  # only called while the app runs
+        if self._done.is_set and not self._others:
+            self._group.cancel_scope.cancel()
 
-    def _stop_watching(self) -> None:
-        self._watch.cancel()
-        self._meanwhile.cancel()
-
-    async def _in_the_meantime(self, task: Work) -> None:
-        with self._meanwhile:
+    async def _in_the_meantime(self, task: Work, scope: anyio.CancelScope) -> None:
+        with scope:
             await task()
 
     def _fail(self, exc: Exception) -> None:
@@ -165,12 +167,11 @@ class Running:
         self._group.cancel_scope.cancel()
 
     async def _watch_client(self) -> None:
-        gone = False
-        with self._watch:
-            gone = await self._receive.watch()
-        if gone and not self.ended:
+        gone = await self._receive.watch()
+        if gone and not self.ended and not self._answered:
             self.end()
-            await self._gone()
+            self._others += 1
+            await self._beside(self._gone)
 
     async def _stop(self) -> None:
         # A turn of the loop for the app to hear of it, and one to act on it, however short its grace.
