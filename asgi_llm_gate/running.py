@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from asgi_llm_gate.body import next_message
+from asgi_llm_gate.deadline import on_asyncio
 from asgi_llm_gate.signals import Signal
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ class WatchedReceive:
 
     async def __call__(self) -> Message:
         """Return the body's messages, then a disconnect when there is one; raise what the server's `receive` raised."""
-        message = None if self._disconnected.is_set else next(self._body, None)
+        message = None if self._disconnected.is_set else next_message(self._body)
         if message is not None:
             return message
         await self._disconnected.wait()
@@ -87,6 +90,7 @@ class Running:
         self._others = 0
         self._failure: Exception | None = None
         self._answered = False
+        self._parting = False
         self.ended = False
 
     async def run(self, app: Work, beside: Iterable[Work]) -> None:
@@ -96,8 +100,35 @@ class Running:
             Exception: What the app raised, unless the run had been ended by then, or what something beside it raised;
                 everything else is cancelled first.
         """
+        if on_asyncio():
+            await self._beside_a_task(self._work(app, beside))
+        else:
+            await self._in_a_group(self._work(app, beside))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _beside_a_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Watch the client in a task of asyncio's own: to start and cancel one of anyio's costs as much as all else."""
+        watcher = asyncio.get_running_loop().create_task(self._watch_client())
+        try:
+            await work
+        finally:
+            if self._parting:
+                with anyio.CancelScope(shield=True):
+                    await watcher
+            else:
+                watcher.cancel()
+                await asyncio.wait([watcher])
+
+    async def _in_a_group(self, work: Coroutine[Any, Any, None]) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch_client)
+            await work
+            if not self._parting:
+                group.cancel_scope.cancel()
+
+    async def _work(self, app: Work, beside: Iterable[Work]) -> None:
         async with anyio.create_task_group() as self._group:
-            self._group.start_soon(self._watch_client)
             for task in beside:
                 self.start(task)
             with self._app:
@@ -108,8 +139,6 @@ class Running:
                         self._fail(exc)
             self._done.set()
             self._look_away()
-        if self._failure is not None:
-            raise self._failure
 
     def start(self, task: Work) -> None:
         """Run one more thing beside the app."""
@@ -151,10 +180,9 @@ class Running:
         self._look_away()
 
     def _look_away(self) -> None:
-        """Stop what only watches where nothing is left that the client's going could stop."""
-        assert self._group is not None  # noqa: S101  # only called while the app runs
-        if self._done.is_set and not self._others:
-            self._group.cancel_scope.cancel()
+        """Stop what goes on in the meantime where nothing is left to wait for."""
+        if self._meanwhile is not None and self._done.is_set and not self._others:
+            self._meanwhile.cancel()
 
     async def _in_the_meantime(self, task: Work, scope: anyio.CancelScope) -> None:
         with scope:
@@ -169,9 +197,12 @@ class Running:
     async def _watch_client(self) -> None:
         gone = await self._receive.watch()
         if gone and not self.ended and not self._answered:
+            self._parting = True
             self.end()
-            self._others += 1
-            await self._beside(self._gone)
+            try:
+                await self._gone()
+            except Exception as exc:
+                self._fail(exc)
 
     async def _stop(self) -> None:
         # A turn of the loop for the app to hear of it, and one to act on it, however short its grace.
