@@ -13,6 +13,7 @@ import orjson
 from asgi_llm_gate import sse
 from asgi_llm_gate.errors import stream_error
 from asgi_llm_gate.hooks import report_failure
+from asgi_llm_gate.masking import log_crash
 from asgi_llm_gate.record import as_record
 from asgi_llm_gate.reply import is_event_stream, is_text
 
@@ -188,4 +189,4 @@ async def _told(hook: Hook, event: dict[str, Any]) -> None:
     try:
         await hook(**event)
     except Exception as exc:  # a log hook has nothing to refuse
-        logger.error("%s raised", hook.name, exc_info=exc)
+        log_crash(exc, "%s raised", hook.name)

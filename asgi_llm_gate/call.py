@@ -9,8 +9,10 @@ import orjson
 
 from asgi_llm_gate.auth import KEY_HEADERS, UserAPIKeyAuth
 from asgi_llm_gate.body import Body, json_body
+from asgi_llm_gate.fields import find
 from asgi_llm_gate.form_body import encode_form
 from asgi_llm_gate.form_data import form_data, without_files
+from asgi_llm_gate.masking import mask_query
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 # The gate's own keys beside the client's: a client can't set them, and the app never gets them.
 OWN_KEYS = ("proxy_server_request", "litellm_call_id", "secret_fields", "litellm_metadata", "litellm_logging_obj")
 
-_SECRET = frozenset({name.decode() for name in KEY_HEADERS} | {"cookie", "proxy-authorization"})
+# A browser puts a key among the subprotocols of a WebSocket.
+_SECRET = frozenset(
+    {name.decode() for name in KEY_HEADERS}
+    | {"cookie", "proxy-authorization", "sec-websocket-protocol", "x-goog-api-key"}
+)
 
 
 class CallData:
@@ -84,6 +90,10 @@ class CallData:
         if self._path_model is not None:
             asked.setdefault("model", self._path_model)
         return asked
+
+    def model_asked(self, place: str) -> Any:
+        """Return the model that the path names, or the body at a place, dotted if it is a nested one; None for none."""
+        return find(self.data, place) if self._path_model is None else self._path_model
 
     def equip(
         self, scope: Scope, head: Head, call_id: str, caller: UserAPIKeyAuth, asked: dict[str, Any] | None = None
@@ -196,4 +206,4 @@ def _without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _url(scope: Scope, headers: Mapping[str, str]) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     base = f"{scope.get('scheme', 'http')}://{headers.get('host', '')}{scope['path']}"
-    return f"{base}?{query}" if query else base
+    return mask_query(f"{base}?{query}") if query else base

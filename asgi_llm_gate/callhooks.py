@@ -140,6 +140,13 @@ class CallHooks:
     ) -> None:
         """Observe a call that failed or was refused; ``kwargs["exception"]`` says why."""
 
+    async def aclose(self) -> None:
+        """Close what the callback holds, such as connections; once for each shutdown of the server.
+
+        It comes after the app's own shutdown, when the log hooks have been told of every call, and has the hooks' time
+        limit. A server that runs no lifespan never asks.
+        """
+
     def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
         """Observe, in a callback without the asynchronous method; likewise the three below."""
 

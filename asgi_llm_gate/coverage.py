@@ -30,6 +30,11 @@ _MODERATION = {
     "cut": "a stream flows before these hooks' verdict, and a bad one ends it.",
 }
 
+_AWAY = {
+    "allow": "while it is away, each process goes on with what it knows.",
+    "reject": "while it is away, calls that need it are refused.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -126,15 +131,33 @@ def _unseen(row: Row) -> tuple[str, ...]:
 
 
 def _notes(settings: Settings) -> Iterator[str]:
+    yield from _who_may_call(settings)
     if any(overrides(callback, "async_moderation_hook") for callback in settings.callbacks):
         yield f"Beside the call: {_MODERATION[settings.moderation_mode]}"
         yield "On a WebSocket they run before an event goes on to the app."
     if settings.enforced_params:
         yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
+    if settings.cache is not None and settings.cache.redis_cache is not None:
+        yield f"State is shared in {settings.cache.redis_cache.store.address}; {_AWAY[settings.cache.on_store_error]}"
     if settings.strict:
         yield "A POST to any other path under an API's prefix is refused; all else is no LLM call, and no hook sees it."
     else:
         yield "Every other path is no LLM call, and no hook sees it."
+
+
+def _who_may_call(settings: Settings) -> Iterator[str]:
+    count = len(settings.keys)
+    keys = [f"one of {count} keys" if count > 1 else "the one key"] if count else []
+    keys += ["the master key"] if settings.master_key else []
+    if settings.custom_auth is not None:
+        yield f"custom_auth decides who may call{', in place of the configured keys' if keys else ''}."
+    elif keys:
+        yield f"Every call needs {' or '.join(keys)}."
+        limited = sum(bool(key.get("models")) for key in settings.keys)
+        if limited:
+            yield f"{limited} of the keys may use certain models only."
+    else:
+        yield "No call needs a key."
 
 
 def table(titles: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> Iterator[str]:

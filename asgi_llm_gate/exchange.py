@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from functools import cached_property
@@ -12,7 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from asgi_llm_gate.account import Account
-from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
+from asgi_llm_gate.auth import UserAPIKeyAuth, presented_key
 from asgi_llm_gate.body import Head, Replay, check_size, parse, read_body, read_form, whole_body
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.carried import CarriedCalls
@@ -24,6 +23,7 @@ from asgi_llm_gate.errors import GateError, Rejection, intended
 from asgi_llm_gate.form_headers import FORM
 from asgi_llm_gate.forms import FormParser
 from asgi_llm_gate.hooks import added_headers
+from asgi_llm_gate.masking import log_crash
 from asgi_llm_gate.outlet import Outlet
 from asgi_llm_gate.preparation import Preparation
 from asgi_llm_gate.presence import DisconnectedError, while_connected
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from asgi_llm_gate.body import Body
     from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.plan import Plan
-
-logger = logging.getLogger("asgi_llm_gate")
-
 
 # A larger body is worked on in several turns of the loop, so that other calls go on between them; in bytes.
 _LARGE = 250_000
@@ -159,12 +156,8 @@ class Exchange:
         return b"" if await read_form(self.receive, self._form) else None
 
     async def _identify(self) -> None:
-        settings = self.plan.settings
         self.head.check_single()
-        key = presented_key(self.head.named)
-        self.caller = await authenticate(
-            self.scope, key, settings.master_key, settings.custom_auth, timeout=settings.hook_timeout
-        )
+        self.caller = await self.plan.authenticator.caller(self.scope, presented_key(self.head.named))
 
     def _check_head(self) -> None:
         endpoint, settings = self.endpoint, self.plan.settings
@@ -253,5 +246,5 @@ class Exchange:
                 )
                 added.update(result or {})
             except Exception as exc:  # an answer is on its way: there is nothing to refuse
-                logger.error("%s raised", hook.name, exc_info=exc)
+                log_crash(exc, "%s raised", hook.name)
         return added

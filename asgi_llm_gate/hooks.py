@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -13,14 +12,13 @@ from asgi_llm_gate.callhooks import STAGES, CallHooks
 from asgi_llm_gate.deadline import within
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error, rejection
 from asgi_llm_gate.litellm_objects import Objects, record_of
+from asgi_llm_gate.masking import log_crash, mask
 from asgi_llm_gate.record import Record
 from asgi_llm_gate.shapes import CHANNELS
 
 if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
     from asgi_llm_gate.deadline import Limiter
-
-logger = logging.getLogger("asgi_llm_gate")
 
 _BASES = frozenset({"litellm.integrations.custom_logger", "litellm.integrations.custom_guardrail"})
 
@@ -106,7 +104,7 @@ class Hook:
             raise refused from exc
         if refused or isinstance(exc, HookFailedError) or intended(exc):
             raise exc
-        logger.error("%s failed (on_hook_error: %s)", self.name, self.on_error, exc_info=exc)
+        log_crash(exc, "%s failed (on_hook_error: %s)", self.name, self.on_error)
         if self.on_error != "allow":
             raise HookFailedError(self.name) from exc
 
@@ -201,7 +199,7 @@ async def report_failure(
     if not hooks:
         return None
     replaced: GateError | None = None
-    trace = "".join(traceback.format_exception(exc))
+    trace = mask("".join(traceback.format_exception(exc)))
     for hook in hooks:
         try:
             result = await hook(

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+from asgi_llm_gate.authentication import Authenticator
 from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.endpoints import Routes
 from asgi_llm_gate.hooks import Hook, chain, overrides
+from asgi_llm_gate.pending import Pending
 from asgi_llm_gate.stream import TextHook
 
 if TYPE_CHECKING:
@@ -34,11 +36,12 @@ class LogHooks:
 
 @dataclass(frozen=True)
 class Plan:
-    """The app, the settings, and the chain of each stage."""
+    """The app, the settings, who may call, and the chain of each stage."""
 
     app: ASGIApp
     settings: Settings
     cache: DualCache
+    authenticator: Authenticator
     pre_call: tuple[Hook, ...]
     moderation: tuple[Hook, ...]
     success: tuple[Hook, ...]
@@ -50,7 +53,7 @@ class Plan:
     # The calls that a line of a batch's file may make.
     batched: Routes = field(default_factory=Routes)
     # Events on their way to the log hooks, of all calls.
-    pending: set[object] = field(default_factory=set)
+    pending: Pending = field(default_factory=Pending)
 
     @classmethod
     def of(cls, app: ASGIApp, settings: Settings) -> Self:
@@ -63,6 +66,7 @@ class Plan:
             app,
             settings,
             settings.cache or DualCache(),
+            Authenticator(settings),
             pre_call=stage("async_pre_call_hook"),
             moderation=stage("async_moderation_hook"),
             success=stage("async_post_call_success_hook"),

@@ -10,6 +10,7 @@ from asgi_llm_gate.deployments import with_model
 from asgi_llm_gate.errors import internal_error
 from asgi_llm_gate.fields import find, require, require_user
 from asgi_llm_gate.hooks import new_data
+from asgi_llm_gate.model_access import check_access
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -44,11 +45,13 @@ class Preparation:
         self._user_params = endpoint.user_params or plan.settings.user_params
 
     def check(self) -> None:
-        """Refuse a call that lacks a field it must carry.
+        """Refuse a call to a model that its caller may not use, or that lacks a field it must carry.
 
         Raises:
-            GateError: 400.
+            GateError: 403 or 400.
         """
+        if self._plan.authenticator.limits_models:
+            self._check_model()
         settings, data = self._plan.settings, self._call.data
         if settings.enforce_user_param:
             user: Any = require_user(data, self._user_params)
@@ -57,6 +60,11 @@ class Preparation:
         require(data, settings.enforced_params)
         if self._caller.end_user_id is None and isinstance(user, str):
             self._caller.end_user_id = user
+
+    def _check_model(self) -> None:
+        place = self._endpoint.model
+        asked = self._call.model_asked(place or "model")
+        check_access(self._caller, (asked,), self._call.data, must_name=place is not None)
 
     def pre_call(self, limit: Limiter = within) -> Coroutine[Any, Any, None]:
         """Have the pre-call hooks change the call: see the function of that name."""

@@ -49,7 +49,7 @@ def gate(config: str | os.PathLike[str]) -> LLMGate:
     if not settings.model_list:
         raise ConfigError(f"{os.fspath(config)}: model_list: name at least one model to serve")
     forwarder = Forwarder(model_list=settings.model_list, max_body_bytes=settings.max_body_bytes)
-    return LLMGate(forwarder, **replace(settings, model_list=()).keywords())
+    return LLMGate(forwarder, **replace(settings, model_list=(), callback_settings={}).keywords())
 
 
 def worker() -> LLMGate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from asgi_llm_gate import coverage
 from asgi_llm_gate.callhooks import STAGES
 from asgi_llm_gate.config import load_settings
@@ -116,3 +118,27 @@ def test_the_report_is_a_table():
     assert any(line.split() == ["-", "pass", "/feedback"] for line in lines)
     assert "Every inspected call must carry metadata.team." in lines
     assert "Beside the call: nothing is sent to the client before these hooks' verdict." in lines
+
+
+MASTER, KEYS = {"master_key": "sk-m"}, {"keys": [{"api_key": "sk-a", "models": "gpt-*"}, {"api_key": "sk-b"}]}
+LIMITED = "1 of the keys may use certain models only."
+WHO_MAY_CALL = [
+    ({}, ["No call needs a key."]),
+    (MASTER, ["Every call needs the master key."]),
+    ({"keys": [{"api_key": "sk-a"}]}, ["Every call needs the one key."]),
+    (KEYS, ["Every call needs one of 2 keys.", "1 of the keys may use certain models only."]),
+    (
+        KEYS | MASTER,
+        ["Every call needs one of 2 keys or the master key.", "1 of the keys may use certain models only."],
+    ),
+    ({"custom_auth": len}, ["custom_auth decides who may call."]),
+    (KEYS | {"custom_auth": len}, ["custom_auth decides who may call, in place of the configured keys."]),
+]
+
+
+@pytest.mark.parametrize(("settings", "lines"), WHO_MAY_CALL)
+def test_the_report_says_who_may_call(settings, lines):
+    """No key is in it, nor its hash."""
+    report = coverage.report(load_settings(None, settings))
+    assert report.splitlines()[-len(lines) - 1 : -1] == lines
+    assert "sk-" not in report
