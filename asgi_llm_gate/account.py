@@ -113,7 +113,7 @@ class Account:
             outlet: Where its answer went.
             reached: The call had gone to the model, which the hooks may not have been told yet.
         """
-        if self._logged or not self._plan.log:
+        if self._logged:
             return
         self._logged = True
         if reached:

@@ -153,7 +153,8 @@ class Head:
     @property
     def encoding(self) -> str:
         """The content-encoding, in lower case; empty for none."""
-        encoding = self.named.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        value = self.named.get(b"content-encoding")
+        encoding = value.decode("latin-1").strip().lower() if value else ""
         return "" if encoding == "identity" else encoding
 
     def check(self, max_bytes: int) -> None:
@@ -382,8 +383,7 @@ def _items(container: Any) -> Iterable[Any]:
 class Replay:
     """The app's `receive`: the body's messages, once, then what the server says.
 
-    Only one task at a time may read from a server, so the app's own call is what waits there: disconnects reach it as
-    they come, and `tell_disconnect` makes its pending call return.
+    Only one task at a time may read from a server, so the app's own call is what waits there.
     """
 
     __slots__ = ("_body", "_gone", "_receive")
@@ -397,12 +397,17 @@ class Replay:
         """Return the next message of the request."""
         if self._gone:
             return {"type": "http.disconnect"}
-        message = next(self._body, None)
+        message = next_message(self._body)
         if message is not None:
             return message
-        message = await self._next()
+        message = await self._receive()
         self._gone = message["type"] == "http.disconnect"
         return message
 
-    async def _next(self) -> Message:
-        return await self._receive()
+
+def next_message(body: Iterator[Message]) -> Message | None:
+    """Return the next message of a body, or None; once the last is taken, nothing is kept of them."""
+    message = next(body, None)
+    if message is not None and not message["more_body"]:
+        next(body, None)
+    return message

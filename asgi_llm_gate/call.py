@@ -118,7 +118,9 @@ class CallData:
             via: ``http``; ``websocket``: as an event; ``file``: as a line of a file of calls.
         """
         raw_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.named.items()}
-        headers = {name: value for name, value in raw_headers.items() if name not in _SECRET}
+        headers = dict(raw_headers)
+        for name in raw_headers.keys() & _SECRET:
+            del headers[name]
         url = _url(scope, raw_headers)
         body = self.asked if asked is None else asked
         self._own = {

@@ -14,7 +14,7 @@ from asgi_llm_gate.errors import GateError, Rejection, UpstreamError, internal_e
 from asgi_llm_gate.event_reply import EventReply
 from asgi_llm_gate.hooks import replacement
 from asgi_llm_gate.keepalive import KeepAlive
-from asgi_llm_gate.litellm_objects import record_of
+from asgi_llm_gate.litellm_objects import record_left
 from asgi_llm_gate.moderation import Hold, Moderation
 from asgi_llm_gate.nest import Nest
 from asgi_llm_gate.record import as_record
@@ -124,6 +124,7 @@ class Delivery:
             self._moderation = Moderation(
                 plan.moderation,
                 {"data": exchange.call.data, "user_api_key_dict": exchange.caller, "call_type": exchange.call_type},
+                exchange.limit,
                 passed=self._hold.open,
                 refused=self._condemned,
             )
@@ -212,19 +213,16 @@ class Delivery:
         exchange, kind = self._exchange, self._exchange.endpoint.shape.Response
         text = self._is_text(collected.start)
         limit = self._settings.max_response_bytes
-        response: Any = as_record({"text": collected.text(limit)} if text else collected.decoded(limit), kind)
+        response: Any = {"text": collected.text(limit)} if text else collected.decoded(limit)
         before = orjson.dumps(response)
         for hook in self._plan.success:
-            given = hook.objects(exchange.endpoint.call_type).whole(response)
-            result = await hook(
-                partial(replacement, kind),
-                data=exchange.call.data,
-                user_api_key_dict=exchange.caller,
-                response=given,
-            )
-            # What a hook put inside may be plain dicts.
-            response = record_of(given if result is None else result, kind)
-        exchange.response = response
+            # What the hook before put inside may be plain dicts.
+            given = hook.objects(exchange.endpoint.call_type).whole(as_record(response, kind))
+            available = {"data": exchange.call.data, "user_api_key_dict": exchange.caller, "response": given}
+            result = await hook.call(available, partial(replacement, kind), exchange.limit)
+            response = record_left(given if result is None else result, kind)
+        if self._plan.headers:
+            exchange.response = as_record(response, kind)
         try:
             after = orjson.dumps(response)
         except TypeError as exc:
@@ -274,6 +272,8 @@ class Delivery:
 
     async def _may_answer(self) -> bool:
         """Wait for the moderation's verdict; False if the call has ended without the app."""
+        if not self._plan.watches:
+            return True
         good = self._moderation is None or await self._moderation.verdict()
         return good and not self._exchange.account.settled
 

@@ -234,6 +234,8 @@ class Exchange:
 
     async def log_end(self, *, reached: bool = False) -> None:
         """Tell the log hooks how the call ended, also where it is being cancelled."""
+        if not self.plan.log:
+            return
         with anyio.CancelScope(shield=True):
             await self.account.log_end(self.call, self.outlet, reached=reached)
 

@@ -153,7 +153,10 @@ def _coding(start: Message) -> str:
 
 
 def _header(start: Message, wanted: bytes) -> bytes:
-    return next((bytes(value) for name, value in start.get("headers", ()) if name.lower() == wanted), b"")
+    for name, value in start.get("headers", ()):
+        if name.lower() == wanted:
+            return bytes(value)
+    return b""
 
 
 Handler = Callable[[Message], Awaitable[None]]
