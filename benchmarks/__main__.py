@@ -21,7 +21,7 @@ from benchmarks.profiling import take_profiles
 from benchmarks.results import Report
 from benchmarks.served import Job, cores, jobs, litellm_jobs, measure_served, portkey_jobs
 from benchmarks.subjects import nginx
-from benchmarks.suite import measure_calls, measure_once, measure_turns, rated
+from benchmarks.suite import measure_calls, measure_limits, measure_once, measure_turns, rated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +79,7 @@ def _measured(options: argparse.Namespace) -> Report:
     servers = [] if options.in_process else _servers(options, left_out)
     groups = [
         measure_calls(options.rounds),
+        measure_limits(options.rounds),
         measure_once(options.rounds, memory=bool(servers)),
         *rated(servers),
         measure_turns(options.rounds),

@@ -36,13 +36,13 @@ class Figure:
         name: The row.
         microseconds: The cost.
         ratio: The cost over that of the codec.
-        bound: The most that ratio is to be.
+        bound: The most that ratio is to be; None where none is set.
     """
 
     name: str
     microseconds: float
     ratio: float
-    bound: float
+    bound: float | None
 
 
 class _Subject:

@@ -28,7 +28,7 @@ def _conditions(report: Report) -> str:
 PARTS: Mapping[str, Callable[[Report], str]] = {
     "summary": tables.summary,
     "conditions": _conditions,
-    "call": lambda report: tables.of_groups(report, "call", "once"),
+    "call": lambda report: tables.of_groups(report, "call", "limits", "once"),
     "served": lambda report: tables.of_groups(report, "hosted", "proxied", "streamed"),
     "peers": lambda report: tables.of_groups(report, "peers"),
     "cpu": lambda report: tables.of_groups(report, "cpu"),

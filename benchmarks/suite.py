@@ -10,6 +10,7 @@ import anyio
 from benchmarks.disconnect import LIMIT, measure_disconnect
 from benchmarks.held import STREAMS, memory_of_held
 from benchmarks.imports import measure_import
+from benchmarks.limiter import measure_limiter
 from benchmarks.measure import Figure, measure
 from benchmarks.results import Group, Result
 from benchmarks.rows import rows
@@ -33,6 +34,12 @@ def measure_calls(rounds: int) -> Group:
     """Measure what the gate adds to calls and chunks in process."""
     figures = anyio.run(partial(measure, rows(), rounds))
     return Group("call", "added in process", "times the codec", tuple(_in_microseconds(figure) for figure in figures))
+
+
+def measure_limits(rounds: int) -> Group:
+    """Measure what limits add to a call."""
+    results = tuple(_in_microseconds(figure) for figure in measure_limiter(rounds))
+    return Group("limits", "added by limits", "times the codec", results)
 
 
 def measure_once(rounds: int, *, memory: bool) -> Group:

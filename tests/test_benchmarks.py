@@ -17,6 +17,7 @@ from benchmarks import __main__ as program
 from benchmarks import chart, compare, curves, machine, measure, pages, profiling, tables
 from benchmarks.curves import _chosen, _costs, _crowded, _hooked, _of_size, _text_hooked
 from benchmarks.held import memory_of_held
+from benchmarks.limiter import measured
 from benchmarks.load import Measured
 from benchmarks.measure import Figure
 from benchmarks.peers import InstallError
@@ -41,8 +42,9 @@ def test_every_row_has_a_figure_and_the_exit_status_is_the_verdict(tmp_path):
     file = tmp_path / "figures.json"
     done = bench("--in-process", "--rounds", "1", "--json", str(file))
     report = Report.decode(file.read_bytes())
-    calls, once, turns = report.groups
+    calls, limits, once, turns = report.groups
     assert [each.name for each in calls.results] == [row.name for row in rows()]
+    assert [each.name for each in limits.results] == measured()
     assert len(once.results) == 2
     assert [each.name for each in turns.results] == list(BODIES)
     assert [each.name for group in report.groups for each in group.results if each.value <= 0] == []
