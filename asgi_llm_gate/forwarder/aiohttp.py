@@ -77,7 +77,7 @@ class AiohttpClient:
             if response is not None:
                 self._open.discard(response)
                 response.close()
-            if body is not None:
+            if body is not None and body.writing:
                 with anyio.move_on_after(CLOSING, shield=True):
                     await body.ended()
 

@@ -31,6 +31,7 @@ class Body(aiohttp.Payload):
 
     Attributes:
         begun: Some of it was sent. Before that, it may be sent again.
+        writing: It is being written.
         failure: What broke the body off, where it was not the connection.
     """
 
@@ -40,9 +41,9 @@ class Body(aiohttp.Payload):
         self._rest = rest
         self._length = length
         self._timeout = timeout
-        self._writing = False
-        self._ended = anyio.Event()
+        self._ended: anyio.Event | None = None
         self.begun = False
+        self.writing = False
         self.failure: Exception | None = None
 
     def decode(self, *_: object, **__: object) -> str:
@@ -59,16 +60,18 @@ class Body(aiohttp.Payload):
         Raises:
             Exception: The `failure`, or that the connection was lost.
         """
-        self._writing = True
+        self.writing = True
         try:
             await self._write(writer)
         finally:
-            self._writing = False
-            self._ended.set()
+            self.writing = False
+            if self._ended is not None:
+                self._ended.set()
 
     async def ended(self) -> None:
         """Wait until it is no longer written."""
-        if self._writing:
+        if self.writing:
+            self._ended = anyio.Event()
             await self._ended.wait()
 
     async def _write(self, writer: AbstractStreamWriter) -> None:

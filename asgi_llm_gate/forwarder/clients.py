@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
 from asgi_llm_gate.forwarder.httpx import AsyncClientLike, HttpxClient
+from asgi_llm_gate.forwarder.race import is_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +30,4 @@ def opener(client: AsyncClientLike | None, *, connect_timeout: float) -> Callabl
         from asgi_llm_gate.forwarder.aiohttp import AiohttpClient
     except ImportError:
         return with_httpx
-    return lambda: AiohttpClient(connect_timeout=connect_timeout) if _is_asyncio() else with_httpx()
-
-
-def _is_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    return lambda: AiohttpClient(connect_timeout=connect_timeout) if is_asyncio() else with_httpx()
