@@ -120,14 +120,14 @@ class _Response(aiohttp.ClientResponse):
 
 async def _body(request: UpstreamRequest) -> Body | None:
     """Make the body of a request that has one. Its first chunk is taken at once: what fails there fails here."""
-    first, rest = request.content, None
-    if not isinstance(first, bytes):
-        rest = aiter(first)
-        first = await anext(rest, b"")
+    content = request.content
+    if isinstance(content, bytes):
+        return Body(content, timeout=request.timeout) if content else None
+    rest = aiter(content)
+    first = await anext(rest, b"")
     if not first:
         return None
-    length = declared_length(request.headers)
-    return Body(first, rest, length=length, timeout=request.timeout)
+    return Body(first, rest, length=declared_length(request.headers), timeout=request.timeout)
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

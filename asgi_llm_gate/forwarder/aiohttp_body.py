@@ -35,7 +35,9 @@ class Body(aiohttp.Payload):
         failure: What broke the body off, where it was not the connection.
     """
 
-    def __init__(self, first: bytes, rest: AsyncIterator[bytes] | None, *, length: int | None, timeout: float) -> None:
+    def __init__(
+        self, first: bytes, rest: AsyncIterator[bytes] | None = None, *, length: int | None = None, timeout: float
+    ) -> None:
         super().__init__(first)
         self._first = first
         self._rest = rest
