@@ -23,7 +23,10 @@ from asgi_llm_gate.forwarder.headers import declared_length
 from asgi_llm_gate.forwarder.httpx import CLOSING, IDLE, tls_context
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncGenerator, AsyncIterator
+
+    from aiohttp.connector import Connection
 
     from asgi_llm_gate.answer import Headers
 
@@ -61,7 +64,6 @@ class AiohttpClient:
             max_headers=_MOST_HEADERS,
         )
         self._connect_timeout = connect_timeout
-        self._open: set[aiohttp.ClientResponse] = set()
 
     @asynccontextmanager
     async def open(self, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
@@ -70,12 +72,10 @@ class AiohttpClient:
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._answer(request, body)
-            self._open.add(response)
             async with aclosing(_chunks(response)) as chunks:
                 yield UpstreamResponse(response.status, response.raw_headers, chunks)
         finally:
             if response is not None:
-                self._open.discard(response)
                 response.close()
             if body is not None and body.writing:
                 with anyio.move_on_after(CLOSING, shield=True):
@@ -83,8 +83,6 @@ class AiohttpClient:
 
     async def aclose(self) -> None:
         """Close the session; responses that are still read break off."""
-        for response in tuple(self._open):
-            response.close()
         await self._session.close()
 
     async def _answer(self, request: UpstreamRequest, body: Body | None) -> aiohttp.ClientResponse:
@@ -109,13 +107,32 @@ class AiohttpClient:
 
 
 class _Response(aiohttp.ClientResponse):
-    """A response whose connection, where it can't be used again, is given up without a wait for what is unsent."""
+    """A response that ends where its connection does, however that ends."""
+
+    _lost: asyncio.Future[None] | None = None
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        await super().start(connection)
+        # aiohttp leaves a reader waiting for good where the rest of a response is no HTTP, or the session is closed.
+        if self.connection is not None and connection.protocol is not None:
+            self._lost = connection.protocol.closed
+        if self._lost is not None:
+            self._lost.add_done_callback(self._break_off)
+        return self
 
     def close(self) -> None:
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._break_off)
+        # Without a wait for what is still unsent.
         transport = self.connection.transport if self.connection is not None else None
         if transport is not None:
             transport.abort()
         super().close()
+
+    def _break_off(self, lost: asyncio.Future[None]) -> None:
+        lost.exception()  # or it would be logged that nobody asked
+        if self.content.exception() is None:
+            self.content.set_exception(aiohttp.ClientPayloadError("The connection was lost"))
 
 
 async def _body(request: UpstreamRequest) -> Body | None:
@@ -135,7 +152,7 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, Non
     try:
         while chunk := await content.readany():
             yield chunk
-    except _FAILURES as exc:
+    except (*_FAILURES, RuntimeError) as exc:  # that one where the connection has just gone
         if rest := _received(content):
             yield rest
         raise _failure(exc) from exc
