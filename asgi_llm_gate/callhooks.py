@@ -43,8 +43,8 @@ class CallHooks:
     of its arguments that it uses: they are passed by keyword. What is not overridden costs nothing.
 
     A callback may set ``hook_timeout`` (seconds) and ``on_hook_error`` (``"reject"`` or ``"allow"``), which win over
-    the gate's own settings; and ``shared_state = True`` where it counts over all processes, so that the command line
-    serves it with several workers only if they share a cache.
+    the gate's own settings; and ``shared_state = True`` where it counts the limits of callers over all processes, so
+    that the command line serves it with several workers only if they share a cache.
     """
 
     async def async_pre_call_hook(

@@ -14,7 +14,7 @@ from asgi_llm_gate.cache import DualCache, RedisCache
 from asgi_llm_gate.cache_checks import redis_cache
 from asgi_llm_gate.checks import CHECKS, hook_options
 from asgi_llm_gate.config_file import ConfigError, one_line
-from asgi_llm_gate.coverage import gaps
+from asgi_llm_gate.coverage import gaps, uncounted
 from asgi_llm_gate.litellm_keys import CACHE_PARAMS, ENTRY, ENTRY_PARAMS, SECTIONS, guarded_by, instead_of
 from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
 from asgi_llm_gate.settings import Keywords, Settings
@@ -81,6 +81,8 @@ def load_settings(
     )
     if settings.strict and (unseen := gaps(settings)):
         raise ConfigError(f"{prefix}strict: {unseen[0]}")
+    for sentence in uncounted(settings):
+        logger.warning("%s%s", prefix, sentence)
     return settings
 
 

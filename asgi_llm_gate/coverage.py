@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asgi_llm_gate.endpoints import ENDPOINTS, INSPECT, PASS, WEBSOCKETS, Endpoint, by_call_type
 from asgi_llm_gate.hooks import overrides
+from asgi_llm_gate.keys import has_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,7 +96,22 @@ def gaps(settings: Settings) -> list[str]:
     unseen = [f"{', '.join(passed)} calls pass without a look by {guards[0]}"] if guards and passed else []
     blind = [type(callback).__name__ for callback in settings.callbacks if _sees_no_streams(callback)]
     neither = " nor ".join(_OF_STREAMS)
-    return unseen + [f"{name} looks into answers but not into streams: it has neither {neither}" for name in blind]
+    blind = [f"{name} looks into answers but not into streams: it has neither {neither}" for name in blind]
+    return unseen + blind + uncounted(settings)
+
+
+def uncounted(settings: Settings) -> list[str]:
+    """Return a sentence if there are limits that no callback says it counts (``shared_state``), else nothing."""
+    if any(getattr(callback, "shared_state", False) for callback in settings.callbacks):
+        return []
+    holders = {
+        "keys": settings.keys,
+        "users": settings.users.values(),
+        "teams": settings.teams.values(),
+    }
+    found = [name for name, limits in holders.items() if any(map(has_limits, limits))]
+    what = " and ".join(found)
+    return [f"the limits of {what} hold nobody back: callbacks has no parallel_request_limiter"] if found else []
 
 
 def _sees_no_streams(callback: object) -> bool:
@@ -158,6 +174,7 @@ def _who_may_call(settings: Settings) -> Iterator[str]:
             yield f"{limited} of the keys may use certain models only."
     else:
         yield "No call needs a key."
+    yield from (f"{sentence[0].upper()}{sentence[1:]}." for sentence in uncounted(settings))
 
 
 def table(titles: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+_LIMITS = ("max_parallel_requests", "rpm_limit", "tpm_limit")
+
+
+def has_limits(entry: Mapping[str, Any]) -> bool:
+    """Tell whether an entry of the keys, users or teams limits how often it may call."""
+    metadata = entry.get("metadata") or {}
+    return any(name in entry or f"model_{name}" in metadata for name in _LIMITS)
+
+
 class Keys:
     """Keys by their SHA-256.
 
