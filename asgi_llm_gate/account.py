@@ -54,6 +54,7 @@ class Account:
         self._start = datetime.fromtimestamp(start, UTC)
         self._reached = False
         self._logged = False
+        self._at_work = False
         self.settled = False
         self.failure: Exception | None = None
 
@@ -61,6 +62,18 @@ class Account:
     def _telling(self) -> anyio.Lock:
         """Held while the log hooks are told of the call's beginning."""
         return anyio.Lock(fast_acquire=True)
+
+    def begun(self) -> None:
+        """Note that the hooks are being asked about the call."""
+        self._at_work = True
+
+    async def over(self, call: CallData, caller: UserAPIKeyAuth) -> None:
+        """Tell the hooks that nothing is at work for the call any more; once, and only where they know of it."""
+        if self._at_work:
+            self._at_work = False
+            with anyio.CancelScope(shield=True):  # each hook has its own time limit
+                for hook in self._plan.ended:
+                    await _told(hook, {"data": call.data, "user_api_key_dict": caller})
 
     def succeeded(self) -> None:
         """Note a success, unless the call has ended before."""
@@ -188,5 +201,5 @@ class Account:
 async def _told(hook: Hook, event: dict[str, Any]) -> None:
     try:
         await hook(**event)
-    except Exception as exc:  # a log hook has nothing to refuse
+    except Exception as exc:  # it has nothing to refuse
         log_crash(exc, "%s raised", hook.name)

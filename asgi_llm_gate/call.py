@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import orjson
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # The gate's own keys beside the client's: a client can't set them, and the app never gets them.
 OWN_KEYS = ("proxy_server_request", "litellm_call_id", "secret_fields", "litellm_metadata", "litellm_logging_obj")
+
+Via = Literal["http", "websocket", "file"]
 
 # A browser puts a key among the subprotocols of a WebSocket.
 _SECRET = frozenset(
@@ -96,9 +98,25 @@ class CallData:
         return find(self.data, place) if self._path_model is None else self._path_model
 
     def equip(
-        self, scope: Scope, head: Head, call_id: str, caller: UserAPIKeyAuth, asked: dict[str, Any] | None = None
+        self,
+        scope: Scope,
+        head: Head,
+        call_id: str,
+        caller: UserAPIKeyAuth,
+        asked: dict[str, Any] | None = None,
+        *,
+        via: Via = "http",
     ) -> None:
-        """Add the keys that handlers written for LiteLLM's proxy read; `asked` is a copy of the body to give them."""
+        """Add the keys that handlers written for LiteLLM's proxy read, and how the call came.
+
+        Args:
+            scope: Where it came.
+            head: Its head.
+            call_id: Its id.
+            caller: Who calls.
+            asked: A copy of the body to give them.
+            via: ``http``; ``websocket``: as an event; ``file``: as a line of a file of calls.
+        """
         raw_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.named.items()}
         headers = dict(raw_headers)
         for name in raw_headers.keys() & _SECRET:
@@ -127,6 +145,7 @@ class CallData:
                 "method": head.method,
                 "headers": headers,
                 "body": body,
+                "via": via,
             },
             "litellm_call_id": call_id,
             "secret_fields": {"raw_headers": raw_headers},

@@ -24,6 +24,7 @@ STAGES: Mapping[str, frozenset[str]] = {
         {"request_data", "original_exception", "user_api_key_dict", "traceback_str"}
     ),
     "async_post_call_response_headers_hook": frozenset({"data", "user_api_key_dict", "response", "request_headers"}),
+    "async_post_call_ended_hook": frozenset({"data", "user_api_key_dict"}),
     "async_log_pre_api_call": _PRE_API_CALL,
     "async_log_stream_event": _EVENT,
     "async_log_success_event": _EVENT,
@@ -42,7 +43,8 @@ class CallHooks:
     of its arguments that it uses: they are passed by keyword. What is not overridden costs nothing.
 
     A callback may set ``hook_timeout`` (seconds) and ``on_hook_error`` (``"reject"`` or ``"allow"``), which win over
-    the gate's own settings.
+    the gate's own settings; and ``shared_state = True`` where it counts over all processes, so that the command line
+    serves it with several workers only if they share a cache.
     """
 
     async def async_pre_call_hook(
@@ -120,6 +122,14 @@ class CallHooks:
         """Return headers to add to an answer, also to errors, streams and rejections.
 
         ``response`` is the response, where it is a whole one that hooks have looked at; else None.
+        """
+
+    async def async_post_call_ended_hook(self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth) -> None:
+        """Give back what was held for a call: nothing is at work for it any more.
+
+        Once for each call that pre-call hooks were asked about, whatever became of it: just before the last of its
+        answer goes out; where the client is answered without the app, when the app has been stopped. Not for calls
+        that come on a WebSocket or in a file (``data["proxy_server_request"]["via"]``), which have no such end.
         """
 
     async def async_log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ class CarriedCalls:
         scope = {**self._scope, "path": row.url}
         preparation.check()
         if plan.has_hooks:
-            call.equip(scope, self._head, self._id, caller)
+            call.equip(scope, self._head, self._id, caller, via="file")
         await preparation.pre_call()
         await moderate(plan.moderation, data=call.data, user_api_key_dict=caller, call_type=plan.name_of(row.endpoint))
         body = preparation.encode().content()

@@ -120,5 +120,6 @@ CHECKS: Mapping[str, Check] = {
     "keys": keys,
     "users": users,
     "teams": teams,
+    "lease_seconds": some_seconds,
     "shutdown_timeout": seconds,
 }

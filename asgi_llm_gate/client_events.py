@@ -103,7 +103,7 @@ class ClientEvents:
         if caller.end_user_id is None and isinstance(user, str):
             caller = caller.model_copy(update={"end_user_id": user})
         if plan.has_hooks:
-            call.equip(self._scope, self._head, secrets.token_hex(16), caller)
+            call.equip(self._scope, self._head, secrets.token_hex(16), caller, via="websocket")
         await pre_call(plan, call, caller, self._call_type)
         left: Json = orjson.loads(encode(plan, call).content())
         await moderate(plan.moderation, data=call.data, user_api_key_dict=caller, call_type=self._call_type)

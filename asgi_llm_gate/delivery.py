@@ -81,6 +81,7 @@ class Delivery:
         self._outlet.completed = self._completed
         self._outlet.delivered = self._running.delivered
         beside = list(self._beside())
+        self._reply = Reply(self._out, self._choose)
         try:
             await self._running.run(partial(self._app, scope, receive), beside)
         except anyio.get_cancelled_exc_class():
@@ -97,10 +98,11 @@ class Delivery:
 
     async def _app(self, scope: Scope, receive: Receive) -> None:
         try:
-            await self._plan.app(scope, receive, Reply(self._out, self._choose))
+            await self._plan.app(scope, receive, self._reply)
         finally:
             if self._nest is not None:
                 self._nest.cancel()
+            await self._exchange.over()
 
     def _scope(self, body: Body) -> Scope:
         plan = self._plan
@@ -327,13 +329,15 @@ class Delivery:
         if self._hold is not None and not self._outlet.started:
             self._hold.close()
 
-    def _completed(self) -> None:
+    async def _completed(self) -> None:
         """Take note that the last message is about to go out."""
         if not self._exchange.account.settled:
             self._exchange.account.succeeded()
         self._running.answered()
         if self._plan.log:
             self._running.start(self._log)
+        if self._reply.complete:
+            await self._exchange.over()
 
     async def _log(self) -> None:
         await self._exchange.log_end(reached=True)

@@ -66,6 +66,8 @@ class Exchange:
             headers=self._added_headers if plan.headers else None,
             copy_bytes=plan.settings.log_response_bytes if plan.log else 0,
         )
+        if plan.ended:
+            self.outlet.completed = self.over
 
     @cached_property
     def id(self) -> str:
@@ -92,6 +94,7 @@ class Exchange:
         try:
             await self._run()
         finally:
+            await self.over()
             if self._form is not None:
                 self._form.discard()
 
@@ -186,6 +189,8 @@ class Exchange:
             if large:
                 await checkpoint()
             self.call.equip(self.scope, self.head, self.id, self.caller, asked)
+        if self.plan.ended:
+            self.account.begun()
         if self.plan.pre_call:
             await while_connected(self.receive, preparation.pre_call(self.limit), stepping=self._stepping)
             if large:
@@ -213,12 +218,19 @@ class Exchange:
 
     async def abandoned(self, *, reached: bool = False) -> None:
         """Account for a call that is cancelled from outside, or whose client is gone."""
+        if not reached:
+            await self.over()
         if self.account.settled:
             return
         gone = GateError(499, "The client closed the connection", code="client_disconnected")
         with anyio.CancelScope(shield=True):  # each hook has its own time limit
             await self.account.failed(gone, self.call, self.caller)
             await self.log_end(reached=reached)
+
+    async def over(self) -> None:
+        """Tell the hooks that nothing is at work for the call any more."""
+        if self.plan.ended:
+            await self.account.over(self.call, self.caller)
 
     async def log_end(self, *, reached: bool = False) -> None:
         """Tell the log hooks how the call ended, also where it is being cancelled."""

@@ -51,7 +51,7 @@ _LOG_EVENTS = "a handler under litellm_settings.callbacks can have async_log_suc
 _ONE_UPSTREAM = "a call goes to one upstream, once: there are no retries, fallbacks or cooldowns"
 _AS_LEFT = "the upstream gets the body as the hooks leave it"
 _SHARED = "entries of one name share the load in turn, without limits"
-_COUNT = "a handler's async_pre_call_hook can count calls in its `cache`"
+_COUNT = "limits are those of keys, users and teams, by the callback parallel_request_limiter"
 _LLAMA_GUARD = "callback_settings.llamaguard_moderations"
 _NO_DATABASE = "there is no database: keys stand under gate_settings.keys, and no spend is kept"
 

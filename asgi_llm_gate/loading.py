@@ -22,7 +22,7 @@ _NOT_SERVED = frozenset(
     {
         *("aporia_prompt_injection", "azure_content_safety", "batch_redis_requests"),
         *("detect_prompt_injection", "google_text_moderation", "hide_secrets"),
-        *("lakera_prompt_injection", "langfuse", "llmguard_moderations", "otel", "parallel_request_limiter"),
+        *("lakera_prompt_injection", "langfuse", "llmguard_moderations", "otel"),
         *("presidio", "prometheus", "webhook"),
     }
 )

@@ -49,6 +49,7 @@ class Plan:
     iterator: tuple[Hook, ...]
     failure: tuple[Hook, ...]
     headers: tuple[Hook, ...]
+    ended: tuple[Hook, ...]
     log: LogHooks
     # The calls that a line of a batch's file may make.
     batched: Routes = field(default_factory=Routes)
@@ -74,6 +75,7 @@ class Plan:
             iterator=stage("async_post_call_streaming_iterator_hook"),
             failure=stage("async_post_call_failure_hook"),
             headers=stage("async_post_call_response_headers_hook"),
+            ended=stage("async_post_call_ended_hook"),
             log=_log_hooks(settings),
         )
 
@@ -90,7 +92,7 @@ class Plan:
     @cached_property
     def watches(self) -> bool:
         """Something must know how a call ends, or may end it."""
-        return bool(self.moderation or self.text or self.iterator or self.failure or self.log)
+        return bool(self.moderation or self.text or self.iterator or self.failure or self.ended or self.log)
 
 
 def _log_hooks(settings: Settings) -> LogHooks:

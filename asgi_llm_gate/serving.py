@@ -52,6 +52,19 @@ def gate(config: str | os.PathLike[str]) -> LLMGate:
     return LLMGate(forwarder, **replace(settings, model_list=(), callback_settings={}).keywords())
 
 
+def check_workers(settings: Settings, workers: int) -> None:
+    """Refuse several processes where a callback counts over all of them (``shared_state``) and they share nothing.
+
+    Raises:
+        ConfigError: One line that names it.
+    """
+    shares = settings.cache is not None and settings.cache.redis_cache is not None
+    counts = [type(callback).__name__ for callback in settings.callbacks if getattr(callback, "shared_state", False)]
+    if workers > 1 and counts and not shares:
+        what = f"{counts[0]} counts over all processes, and they share nothing without gate_settings.redis_url"
+        raise ConfigError(f"--workers {workers}: {what}")
+
+
 def worker() -> LLMGate:
     """Make the app of a worker process, from the file that the environment variable names."""
     start_logging()

@@ -52,6 +52,7 @@ class Settings:
             to know of who presents it, the models it may use, and its limits.
         users: The limits of users, by their id.
         teams: The limits of teams, by their id.
+        lease_seconds: How long the slots of a process that has died stay taken.
         shutdown_timeout: How long open streams may go on after the command line's server is told to stop.
     """
 
@@ -88,6 +89,7 @@ class Settings:
     keys: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     teams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    lease_seconds: float = 30.0
     shutdown_timeout: float = 10.0
 
     def keywords(self) -> Any:
@@ -131,4 +133,5 @@ class Keywords(TypedDict, total=False):
     keys: list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]
     users: Mapping[str, Mapping[str, Any]]
     teams: Mapping[str, Mapping[str, Any]]
+    lease_seconds: float
     shutdown_timeout: float

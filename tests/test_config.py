@@ -121,6 +121,7 @@ gate_settings:
     - {api_key_sha256: ABCDEF78abcdef78abcdef78abcdef78abcdef78abcdef78abcdef78abcdef78, models: o3}
   users: {7: {rpm_limit: 2}}
   teams: {blue: {tpm_limit: 3, metadata: {cost: 5}}}
+  lease_seconds: 9
   shutdown_timeout: 0
 """
 
@@ -197,6 +198,7 @@ def test_every_setting_of_a_file_is_read(configured):
         ),
         "users": {"7": {"rpm_limit": 2}},
         "teams": {"blue": {"tpm_limit": 3, "metadata": {"cost": 5}}},
+        "lease_seconds": 9.0,
         "shutdown_timeout": 0.0,
     }
 
@@ -460,6 +462,7 @@ def test_settings_can_not_be_changed():
 NAMES = (
     "async_pre_call_hook, async_moderation_hook, async_post_call_success_hook, async_post_call_streaming_hook, "
     "async_post_call_streaming_iterator_hook, async_post_call_failure_hook, async_post_call_response_headers_hook, "
+    "async_post_call_ended_hook, "
     "async_log_pre_api_call, async_log_stream_event, async_log_success_event, async_log_failure_event, "
     "log_pre_api_call, log_stream_event, log_success_event, log_failure_event"
 )
@@ -690,7 +693,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     **{
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
-        for name in ("inspector", "lease_seconds")
+        for name in ("inspector",)
     },
     "LiteLLM's guardrails": (
         "guardrails: [{guardrail_name: a}]",

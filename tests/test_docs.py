@@ -49,6 +49,7 @@ NOT_RUN = {
     "# a part of examples/": "the example is run, and must have it",
     "gate.py ": "a map of the package, whose files must exist",
     "scripts/test": "it runs these tests",
+    "scripts/bench": "it takes minutes, and its figures are of one machine",
     "vllm serve": "vLLM needs its models; the middleware is loaded as vLLM does it",
 }
 

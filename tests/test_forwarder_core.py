@@ -19,7 +19,8 @@ from asgi_llm_gate.forwarder.client import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from asgi_llm_gate.forwarder.relay import EventBorder, Relay, unless
+from asgi_llm_gate.forwarder.race import unless
+from asgi_llm_gate.forwarder.relay import EventBorder, Relay
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 

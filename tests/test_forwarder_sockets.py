@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from asgi_llm_gate.forwarder import Forwarder
+from asgi_llm_gate.forwarder.clients import opener
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -390,15 +391,23 @@ async def ok(scope, receive, send):
 
 async def test_first_requests_start_the_client_once(monkeypatch):
     """Without a lifespan the client is made by the first of many requests at once, and closed on demand."""
-    made = []
+    made, closed = [], []
 
-    class Counted(httpx.AsyncClient):
-        def __init__(self, **settings):
-            super().__init__(**settings)
+    class Counted:
+        def __init__(self, client):
+            self._client, self.open = client, client.open
             made.append(self)
 
+        async def aclose(self):
+            closed.append(self)
+            await self._client.aclose()
+
+    def counting(client, **settings):
+        new = opener(client, **settings)
+        return lambda: Counted(new())
+
+    monkeypatch.setattr("asgi_llm_gate.forwarder.app.opener", counting)
     async with httpx.AsyncClient(trust_env=False) as client, served(ok) as url:
-        monkeypatch.setattr("asgi_llm_gate.forwarder.httpx.httpx.AsyncClient", Counted)
         app = Forwarder(url)
         async with served(app, lifespan="off") as front:
             async with anyio.create_task_group() as group:
@@ -406,7 +415,7 @@ async def test_first_requests_start_the_client_once(monkeypatch):
                     group.start_soon(client.get, f"{front}/v1/x")
             assert len(made) == 1
             await app.aclose()
-            assert made[0].is_closed
+            assert closed == made
             assert (await client.get(f"{front}/v1/x")).status_code == 200
             assert len(made) == 2
             await app.aclose()

@@ -44,6 +44,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
     "openai_moderations": BuiltIn("asgi_llm_gate.builtin.openai_moderations", "OpenAIModerations"),
     "banned_keywords": BuiltIn("asgi_llm_gate.builtin.banned_keywords", "BannedKeywords"),
     "blocked_user_check": BuiltIn("asgi_llm_gate.builtin.blocked_users", "BlockedUserCheck"),
+    "parallel_request_limiter": BuiltIn("asgi_llm_gate.builtin.limiter", "ParallelRequestLimiter", ("lease_seconds",)),
 }
 
 

@@ -10,8 +10,8 @@ from anyio.lowlevel import RunVar
 from asgi_llm_gate.answer import Answer
 from asgi_llm_gate.errors import GateError, error_answer
 from asgi_llm_gate.forwarder.body import ClientGone, RequestBody
+from asgi_llm_gate.forwarder.clients import opener
 from asgi_llm_gate.forwarder.headers import bearer, encode
-from asgi_llm_gate.forwarder.httpx import HttpxClient
 from asgi_llm_gate.forwarder.plan import Call, ModelPlan, SinglePlan
 from asgi_llm_gate.forwarder.relay import Relay
 from asgi_llm_gate.forwarder.routes import Routes
@@ -39,7 +39,8 @@ class Forwarder:
         model_list: In place of ``base_url``, LiteLLM's entries: each call goes to an upstream that serves
             its ``model``. The client's credentials never go on.
         client: What to send with, an ``httpx.AsyncClient`` or one with its API, such as
-            ``httpx2.AsyncClient``. It stays the caller's to close.
+            ``httpx2.AsyncClient``. It stays the caller's to close. If None, aiohttp where it is installed and the event
+            loop is asyncio's, else httpx.
         timeout: Seconds an upstream may stay silent.
         connect_timeout: Seconds to connect in.
         max_body_bytes: The largest JSON body that is read to find its ``model``.
@@ -75,8 +76,7 @@ class Forwarder:
         else:
             routes = Routes(model_list, timeout=timeout, headers=own)
             self._plan = ModelPlan(routes, max_body_bytes, created=int(time.time()))
-        self._given_client = client
-        self._connect_timeout = connect_timeout
+        self._new_client = opener(client, connect_timeout=connect_timeout)
         # One for each event loop: a connection can't be used from another.
         self._client: RunVar[UpstreamClient | None] = RunVar("client")
 
@@ -115,7 +115,7 @@ class Forwarder:
     def _opened(self) -> UpstreamClient:
         client = self._client.get(None)
         if client is None:
-            client = HttpxClient(self._given_client, connect_timeout=self._connect_timeout)
+            client = self._new_client()
             self._client.set(client)
         return client
 

@@ -28,7 +28,9 @@ class RequestBody:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._read = anyio.Event()
+        self._over = False
+        self._left = False
+        self._end: anyio.Event | None = None
         self._first = b""
 
     async def content(self) -> bytes | RequestBody:
@@ -38,7 +40,7 @@ class RequestBody:
             ClientGone: The client is gone.
         """
         self._first = await self._next()
-        return self._first if self._read.is_set() else self
+        return self._first if self._over else self
 
     async def whole(self, limit: int) -> bytes:
         """Read all of the body.
@@ -48,17 +50,19 @@ class RequestBody:
             GateError: 413 beyond ``limit`` bytes.
         """
         body = bytearray()
-        while not self._read.is_set():
+        while not self._over:
             body += await self._next()
             if len(body) > limit:
                 raise too_large(limit)
         return bytes(body)
 
     async def gone(self) -> None:
-        """Return when the client has gone away, once its body is read."""
-        await self._read.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        """Return when the client has gone away: while its body was read, or after that."""
+        if not self._over:
+            self._end = anyio.Event()
+            await self._end.wait()
+        while not self._left:
+            self._left = (await self._receive())["type"] == "http.disconnect"
 
     def __aiter__(self) -> RequestBody:
         return self
@@ -66,17 +70,19 @@ class RequestBody:
     async def __anext__(self) -> bytes:
         chunk, self._first = self._first, b""
         while not chunk:
-            if self._read.is_set():
+            if self._over:
                 raise StopAsyncIteration
             chunk = await self._next()
         return chunk
 
     async def _next(self) -> bytes:
         message: Message = await self._receive()
-        if message["type"] == "http.disconnect":
+        self._left = message["type"] == "http.disconnect"
+        self._over = self._left or not message.get("more_body", False)
+        if self._over and self._end is not None:
+            self._end.set()
+        if self._left:
             raise ClientGone
-        if not message.get("more_body", False):
-            self._read.set()
         return bytes(message.get("body", b""))
 
 

@@ -19,14 +19,17 @@ from asgi_llm_gate.forwarder.client import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
-# Idle connections are given up before uvicorn, which most local upstreams run in, closes them (after five
-# seconds): a request sent on one that is just being closed is lost, and a call may not be sent twice.
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=4)
+# Seconds after which an idle connection is given up: before uvicorn, which most local upstreams run in, closes it
+# (after five): a request sent on one that is just being closed is lost, and a call may not be sent twice.
+IDLE = 4
 
 # Seconds to close a connection in, which nothing may cancel.
-_CLOSING = 5
+CLOSING = 5
+
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE)
 
 
 class AsyncClientLike(Protocol):
@@ -71,7 +74,7 @@ class HttpxClient:
             async with aclosing(self._chunks(response)) as chunks:
                 yield UpstreamResponse(response.status_code, response.headers.raw, chunks)
         finally:
-            with anyio.move_on_after(_CLOSING, shield=True):
+            with anyio.move_on_after(CLOSING, shield=True):
                 await response.aclose()
 
     async def aclose(self) -> None:
@@ -111,7 +114,18 @@ class HttpxClient:
             raise UpstreamBroken(str(exc)) from exc
 
 
+def tls_context() -> ssl.SSLContext:
+    """Make what tells whose certificates are good: the authorities of certifi, or of ``SSL_CERT_FILE``.
+
+    Raises:
+        OSError: ``SSL_CERT_FILE`` can't be read.
+    """
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 def _new_client() -> AsyncClientLike:
     # Cookies are the callers' business: kept here, one caller's would pile up beside another's.
     jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return httpx.AsyncClient(cookies=jar, limits=_LIMITS)
+    return httpx.AsyncClient(cookies=jar, limits=_LIMITS, verify=tls_context(), trust_env=False)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import anyio
-
 from asgi_llm_gate.errors import GateError, error_answer
 from asgi_llm_gate.forwarder.body import ClientGone, RequestBody
 from asgi_llm_gate.forwarder.client import UpstreamFailure, UpstreamTimedOut
 from asgi_llm_gate.forwarder.headers import is_encoded, media_type, returned
+from asgi_llm_gate.forwarder.race import unless
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from starlette.types import Send
 
     from asgi_llm_gate.answer import Headers
@@ -96,28 +93,6 @@ class EventBorder:
     def reached(self) -> bool:
         """True at the start and after a blank line."""
         return _BLANK_LINE.search(self._tail) is not None
-
-
-async def unless(event: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[None]]) -> None:
-    """Do work in this task, and cancel it when the event comes first.
-
-    Raises:
-        Exception: What either of the two raised, as it is and not in a group.
-    """
-    failures: list[Exception] = []
-
-    async def first(step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await step()
-        except Exception as exc:
-            failures.append(exc)
-        group.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(first, event)
-        await first(work)
-    if failures:
-        raise failures[0]
 
 
 def as_gate_error(failure: UpstreamFailure) -> GateError:
