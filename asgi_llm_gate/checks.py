@@ -26,7 +26,7 @@ from asgi_llm_gate.values import (
 )
 
 # An own path: no dotted segment, nothing of an escape or of a URL's other parts, and no name in the braces.
-_SEGMENT = r"/(?!\.\.?(?:/|$))[^/\\;%#?{}\x00- \x7f-\U0010ffff]+"
+_SEGMENT = r"/(?!\.\.?(?:/|$))(?:(?![/\\;%#?{}])[!-~])+"
 _PATH = re.compile(rf"(?:{_SEGMENT}|/\{{\}}(?=/))+")
 
 

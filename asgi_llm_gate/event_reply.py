@@ -83,8 +83,8 @@ class EventWriter:
         """Send what has come together, unless it only opens the stream."""
         if self._sending:
             await self._turn()
-        started = self._start is None
-        if not self.closed and (last or started or not self._preamble or len(self._out) > _MAX_PREAMBLE):
+        waits = self._preamble and self._start is not None and len(self._out) <= _MAX_PREAMBLE
+        if not self.closed and (last or not waits):
             self.closed = last
             await self._send_out(last=last)
 

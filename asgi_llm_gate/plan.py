@@ -34,7 +34,7 @@ class LogHooks:
         return bool(self.pre_api_call or self.stream_event or self.success_event or self.failure_event)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The app, the settings, who may call, and the chain of each stage."""
 

@@ -199,10 +199,7 @@ class Running:
         if gone and not self.ended and not self._answered:
             self._parting = True
             self.end()
-            try:
-                await self._gone()
-            except Exception as exc:
-                self._fail(exc)
+            await self._gone()
 
     async def _stop(self) -> None:
         # A turn of the loop for the app to hear of it, and one to act on it, however short its grace.
