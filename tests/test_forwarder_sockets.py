@@ -6,12 +6,14 @@ import gzip
 import socket
 from contextlib import asynccontextmanager
 
+import anthropic
 import anyio
 import httpx
 import httpx2
 import pytest
 import uvicorn
 
+from asgi_llm_gate import CallHooks, LLMGate
 from asgi_llm_gate.forwarder import Forwarder
 from asgi_llm_gate.forwarder.clients import opener
 from tests.servers import Server
@@ -270,6 +272,45 @@ async def test_broken_stream_breaks_off_here_too(http, sent, told):
             await anext(chunks)
     assert got.startswith(sent)
     assert (b'data: {"error":{' in got) is told
+
+
+async def breaks_off(scope, receive, send):
+    """A stream of Anthropic's that ends too early."""
+    await read(receive)
+    await start(send, headers=[(b"content-type", b"text/event-stream")])
+    await body(send, b'event: ping\ndata: {"type": "ping"}\n\n')
+    raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["alone", "behind a gate that looks into the stream"])
+async def test_anthropics_client_learns_of_a_break(gated):
+    """It goes by the names of events, and skips one without."""
+    async with served(breaks_off) as url:
+        app = LLMGate(Forwarder(url), callbacks=[Look()]) if gated else Forwarder(url)
+        async with served(app) as front, anthropic.AsyncAnthropic(base_url=front, api_key="x", max_retries=0) as client:
+            stream = await client.messages.create(
+                model="m", max_tokens=1, messages=[{"role": "user", "content": "Hi"}], stream=True
+            )
+            with pytest.raises(anthropic.APIStatusError, match="The upstream") as caught:
+                [event async for event in stream]
+    assert caught.value.body["error"]["type"] == "api_error"
+
+
+async def test_anthropics_client_learns_who_is_not_there():
+    """Errors that come in place of an answer are in its envelope, too; odd paths name no endpoint."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with served(Forwarder(f"http://127.0.0.1:{port}")) as front, httpx.AsyncClient(trust_env=False) as client:
+        found = await client.post(f"{front}/v1/messages", json={})
+        odd = await client.post(f"{front}/v1%5Cmessages", json={})
+    assert found.status_code == 502
+    assert (found.json()["type"], found.json()["error"]["type"]) == ("error", "api_error")
+    assert (odd.status_code, odd.json()["error"]["code"]) == (400, "invalid_path")
+
+
+class Look(CallHooks):
+    def async_post_call_streaming_hook(self, response):
+        """Look on."""
 
 
 async def test_headers_go_through_clean(http):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import RunVar
 
+from asgi_llm_gate import endpoints
 from asgi_llm_gate.answer import Answer
-from asgi_llm_gate.errors import GateError, error_answer
+from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.forwarder.body import ClientGone, RequestBody
 from asgi_llm_gate.forwarder.clients import opener
+from asgi_llm_gate.forwarder.errors import ErrorForm
 from asgi_llm_gate.forwarder.headers import bearer, encode
 from asgi_llm_gate.forwarder.plan import Call, ModelPlan, SinglePlan
 from asgi_llm_gate.forwarder.relay import Relay
@@ -76,6 +78,7 @@ class Forwarder:
         else:
             routes = Routes(model_list, timeout=timeout, headers=own)
             self._plan = ModelPlan(routes, max_body_bytes, created=int(time.time()))
+        self._endpoints = endpoints.Routes()
         self._new_client = opener(client, connect_timeout=connect_timeout)
         # One for each event loop: a connection can't be used from another.
         self._client: RunVar[UpstreamClient | None] = RunVar("client")
@@ -100,17 +103,17 @@ class Forwarder:
             await client.aclose()
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = RequestBody(receive)
+        body, errors = RequestBody(receive), ErrorForm(self._endpoints, scope["path"])
         try:
             planned: Answer | UpstreamRequest = await self._plan.request(Call.of(scope), body)
         except ClientGone:
             return
         except GateError as error:
-            planned = error_answer(error)
+            planned = errors.answer(error)
         if isinstance(planned, Answer):
             await planned.send(send)
         else:
-            await Relay(self._opened(), planned, body, send).run()
+            await Relay(self._opened(), planned, body, send, errors).run()
 
     def _opened(self) -> UpstreamClient:
         client = self._client.get(None)
