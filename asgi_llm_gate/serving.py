@@ -48,7 +48,11 @@ def gate(config: str | os.PathLike[str]) -> LLMGate:
     settings = own_settings(config)
     if not settings.model_list:
         raise ConfigError(f"{os.fspath(config)}: model_list: name at least one model to serve")
-    forwarder = Forwarder(model_list=settings.model_list, max_body_bytes=settings.max_body_bytes)
+    forwarder = Forwarder(
+        model_list=settings.model_list,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
     return LLMGate(forwarder, **replace(settings, model_list=(), callback_settings={}).keywords())
 
 

@@ -45,7 +45,9 @@ class Forwarder:
             loop is asyncio's, else httpx.
         timeout: Seconds an upstream may stay silent.
         connect_timeout: Seconds to connect in.
-        max_body_bytes: The largest JSON body that is read to find its ``model``.
+        max_body_bytes: The largest JSON body that is read to find its ``model``; of a form, all its fields that are no
+            files.
+        max_upload_bytes: Likewise, the largest form.
         headers: Set on every request to an upstream.
 
     Raises:
@@ -62,6 +64,7 @@ class Forwarder:
         timeout: float = 600.0,
         connect_timeout: float = 10.0,
         max_body_bytes: int = 10_000_000,
+        max_upload_bytes: int = 512_000_000,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         if (base_url is None) == (not model_list):
@@ -77,7 +80,7 @@ class Forwarder:
             raise ValueError("api_key: with a model_list each entry has its own")
         else:
             routes = Routes(model_list, timeout=timeout, headers=own)
-            self._plan = ModelPlan(routes, max_body_bytes, created=int(time.time()))
+            self._plan = ModelPlan(routes, max_body_bytes, max_upload_bytes, created=int(time.time()))
         self._endpoints = endpoints.Routes()
         self._new_client = opener(client, connect_timeout=connect_timeout)
         # One for each event loop: a connection can't be used from another.
@@ -113,7 +116,10 @@ class Forwarder:
         if isinstance(planned, Answer):
             await planned.send(send)
         else:
-            await Relay(self._opened(), planned, body, send, errors).run()
+            try:
+                await Relay(self._opened(), planned, body, send, errors).run()
+            finally:
+                planned.close()
 
     def _opened(self) -> UpstreamClient:
         client = self._client.get(None)
