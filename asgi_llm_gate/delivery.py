@@ -95,6 +95,7 @@ class Delivery:
                 await self._app_failed(RuntimeError("the app returned before its response was complete"))
         finally:
             await self._log()
+            vars(self).clear()  # what it has refers back here: nothing is to wait for the garbage collector
 
     async def _app(self, scope: Scope, receive: Receive) -> None:
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import threading
+import weakref
 
 import anyio
 import pytest
@@ -510,3 +512,27 @@ async def test_files_may_only_be_sent_past_the_gate_where_nobody_needs_to_see_th
     await request.to(LLMGate(upstream, callbacks=[callback]))
     ((scope, _),) = upstream.calls
     assert scope["extensions"] == ({"tls": {}} if watched else extensions)
+
+
+class Remembers(CallHooks):
+    """Knows, without holding it, who made a call."""
+
+    async def async_moderation_hook(self, user_api_key_dict):
+        self.caller = weakref.ref(user_api_key_dict)
+
+    async def async_post_call_streaming_hook(self, response):
+        return response
+
+
+@pytest.mark.parametrize("messages", [OK, STREAM], ids=["whole", "stream"])
+async def test_a_call_that_is_over_leaves_nothing_to_the_garbage_collector(messages):
+    hook = Remembers()
+    gate = LLMGate(Upstream(messages), callbacks=[hook])
+    gc.collect()
+    gc.disable()
+    try:
+        await Request(chat()).to(gate)
+        await checkpoint()
+        assert hook.caller() is None
+    finally:
+        gc.enable()
