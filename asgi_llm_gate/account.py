@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,6 +13,7 @@ import orjson
 from asgi_llm_gate import sse
 from asgi_llm_gate.errors import stream_error
 from asgi_llm_gate.hooks import report_failure
+from asgi_llm_gate.masking import log_crash
 from asgi_llm_gate.record import as_record
 from asgi_llm_gate.reply import is_event_stream, is_text
 
@@ -32,22 +34,46 @@ MAX_PENDING = 1_000
 class Account:
     """One call's account.
 
+    Args:
+        plan: The gate's plan.
+        endpoint: What is called.
+        call_type: The word that hooks are given for that.
+        call_id: The call's id.
+        start: When it came, in seconds since the epoch.
+
     Attributes:
         settled: The call has ended.
         failure: Why, if it failed.
     """
 
-    def __init__(self, plan: Plan, endpoint: Endpoint, call_type: str, call_id: str) -> None:
+    def __init__(self, plan: Plan, endpoint: Endpoint, call_type: str, call_id: str, start: float) -> None:
         self._plan = plan
         self._endpoint = endpoint
         self._call_type = call_type
         self._id = call_id
-        self._start = datetime.now(UTC)
+        self._start = datetime.fromtimestamp(start, UTC)
         self._reached = False
         self._logged = False
-        self._telling = anyio.Lock(fast_acquire=True)
+        self._at_work = False
         self.settled = False
         self.failure: Exception | None = None
+
+    @cached_property
+    def _telling(self) -> anyio.Lock:
+        """Held while the log hooks are told of the call's beginning."""
+        return anyio.Lock(fast_acquire=True)
+
+    def begun(self) -> None:
+        """Note that the hooks are being asked about the call."""
+        self._at_work = True
+
+    async def over(self, call: CallData, caller: UserAPIKeyAuth) -> None:
+        """Tell the hooks that nothing is at work for the call any more; once, and only where they know of it."""
+        if self._at_work:
+            self._at_work = False
+            with anyio.CancelScope(shield=True):  # each hook has its own time limit
+                for hook in self._plan.ended:
+                    await _told(hook, {"data": call.data, "user_api_key_dict": caller})
 
     def succeeded(self) -> None:
         """Note a success, unless the call has ended before."""
@@ -87,7 +113,7 @@ class Account:
             outlet: Where its answer went.
             reached: The call had gone to the model, which the hooks may not have been told yet.
         """
-        if self._logged or not self._plan.log:
+        if self._logged:
             return
         self._logged = True
         if reached:
@@ -115,8 +141,11 @@ class Account:
         pending.add(ticket)
         try:
             for hook in hooks:
-                response = hook.objects(self._endpoint.call_type).whole(event.get("response_obj"))
-                await _told(hook, {**event, "response_obj": response})
+                if event.get("response_obj") is not None:
+                    response = hook.objects(self._endpoint.call_type).whole(event["response_obj"])
+                    await _told(hook, {**event, "response_obj": response})
+                else:
+                    await _told(hook, event)
         finally:
             pending.discard(ticket)
 
@@ -172,5 +201,5 @@ class Account:
 async def _told(hook: Hook, event: dict[str, Any]) -> None:
     try:
         await hook(**event)
-    except Exception as exc:  # a log hook has nothing to refuse
-        logger.error("%s raised", hook.name, exc_info=exc)
+    except Exception as exc:  # it has nothing to refuse
+        log_crash(exc, "%s raised", hook.name)

@@ -1,23 +1,12 @@
-"""Who is calling: the `UserAPIKeyAuth` that every hook is given."""
+"""Who is calling: the `UserAPIKeyAuth` that every hook is given, and the key that a request presents."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
-import inspect
-import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 from starlette.requests import Request
-
-from asgi_llm_gate.deadline import DeadlineError, within
-from asgi_llm_gate.errors import GateError, intended
-
-if TYPE_CHECKING:
-    from starlette.types import Scope
-
-logger = logging.getLogger("asgi_llm_gate")
 
 CustomAuth = Callable[[Request, str], Any]
 
@@ -84,71 +73,4 @@ def presented_key(headers: Mapping[bytes, bytes]) -> str | None:
         if value:
             scheme, _, token = value.decode("latin-1").strip().partition(" ")
             return token.strip() if token and scheme.lower() == "bearer" else value.decode("latin-1").strip()
-    return None
-
-
-async def authenticate(
-    scope: Scope, key: str | None, master_key: str | None, custom_auth: CustomAuth | None, *, timeout: float = 30.0
-) -> UserAPIKeyAuth:
-    """Return the caller, or raise a 401.
-
-    Asked in this order: ``custom_auth``, the master key, the host's own ``scope["user"]``, and last the key
-    alone, by its hash. With neither ``custom_auth`` nor a master key everybody may call.
-
-    Raises:
-        GateError: 401, it is nobody who may call; 503, ``custom_auth`` took more than ``timeout`` seconds.
-    """
-    if custom_auth is not None:
-        return await _ask(custom_auth, scope, key, timeout)
-    if master_key is not None:
-        return _master(key, master_key)
-    return UserAPIKeyAuth(api_key=hash_key(key) if key else None, user_id=_host_user(scope))
-
-
-async def _ask(custom_auth: CustomAuth, scope: Scope, key: str | None, timeout: float) -> UserAPIKeyAuth:
-    """Call ``custom_auth(request, api_key)`` as LiteLLM does; what it raises is a 401 unless it says otherwise."""
-    try:
-        answer = custom_auth(Request(scope), key or "")
-        caller = await within(timeout, answer) if isinstance(answer, Awaitable) else answer
-    except DeadlineError:
-        logger.error("custom_auth took more than %g seconds", timeout)
-        raise GateError(503, "Authentication is not available", code="authentication_unavailable") from None
-    except Exception as exc:
-        if intended(exc):
-            raise
-        logger.error("custom_auth failed", exc_info=exc)
-        raise _unauthorized("Authentication failed") from exc
-    if isinstance(caller, str):
-        return UserAPIKeyAuth(api_key=hash_key(caller))
-    if not isinstance(caller, UserAPIKeyAuth) and not hasattr(caller, "model_copy"):
-        raise _unauthorized("Authentication failed")
-    # A copy, for the function may keep one object for all calls of a key; litellm's own class has the method too.
-    copy: UserAPIKeyAuth = caller.model_copy()
-    return copy
-
-
-def _master(key: str | None, master_key: str) -> UserAPIKeyAuth:
-    if key is None:
-        raise _unauthorized("No API key was passed in")
-    if not hmac.compare_digest(key.encode(), master_key.encode()):
-        raise _unauthorized("Incorrect API key")
-    return UserAPIKeyAuth(api_key=hash_key(key), user_id="default_user_id", user_role="proxy_admin")
-
-
-def _unauthorized(message: str) -> GateError:
-    return GateError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
-
-
-def _host_user(scope: Scope) -> str | None:
-    """Return the id of the user that Starlette's or Django's own authentication found."""
-    user = scope.get("user")
-    if user is None or not getattr(user, "is_authenticated", False):
-        return None
-    for name in ("pk", "identity", "username", "display_name"):
-        try:
-            value = inspect.getattr_static(user, name, None) and getattr(user, name)
-        except NotImplementedError:  # starlette's BaseUser declares what it does not have
-            continue
-        if value:
-            return str(value)
     return None

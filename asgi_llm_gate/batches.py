@@ -15,10 +15,12 @@ from anyio.lowlevel import checkpoint
 from asgi_llm_gate.body import decode, too_large
 from asgi_llm_gate.errors import GateError, Rejection, intended, refused
 from asgi_llm_gate.hooks import HookFailedError
+from asgi_llm_gate.model_access import is_limited
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from asgi_llm_gate.auth import UserAPIKeyAuth
     from asgi_llm_gate.cache import DualCache
     from asgi_llm_gate.endpoints import Endpoint, Routes
     from asgi_llm_gate.shapes import Json
@@ -120,24 +122,30 @@ def _at_line(number: int, exc: Exception) -> Exception:
     return GateError(error.status_code, message, headers=error.headers, **told)
 
 
-async def remember(cache: DualCache, response: Any, urls: frozenset[str]) -> None:
-    """Remember a file that was looked into, by the id that its upload was answered with."""
+async def remember(cache: DualCache, response: Any, urls: frozenset[str], caller: UserAPIKeyAuth) -> None:
+    """Remember a file that was looked into, by the id that its upload was answered with, and whose it is."""
     name = response.get("id")
     if isinstance(name, str) and name:
-        await cache.async_set_cache(_key(name), sorted(urls), ttl=REMEMBERED)
+        await cache.async_set_cache(_key(name), {"urls": sorted(urls), "of": caller.api_key}, ttl=REMEMBERED)
 
 
-async def check_batch(cache: DualCache, data: Mapping[str, Any]) -> None:
+async def check_batch(cache: DualCache, data: Mapping[str, Any], caller: UserAPIKeyAuth) -> None:
     """Let a batch pass whose file was looked into, and holds calls to the batch's own endpoint alone.
 
+    The models in a file are those that its own key may use: another key that may not use all needs a file of its own.
+
     Raises:
-        GateError: 403, it was not; 400, it holds others.
+        GateError: 403, it was not, or is another key's; 400, it holds others.
     """
     name = data.get("input_file_id")
-    urls = await cache.async_get_cache(_key(name)) if isinstance(name, str) else None
-    if not isinstance(urls, list):
+    file = await cache.async_get_cache(_key(name)) if isinstance(name, str) else None
+    if not isinstance(file, dict):
         message = "This gate does not let the batch through, because no hook has seen what is in its file"
         raise GateError(403, message, param="input_file_id", code="endpoint_not_inspected")
+    if is_limited(caller) and (caller.api_key is None or file.get("of") != caller.api_key):
+        message = "This key may use certain models only, and another key has uploaded the batch's file"
+        raise GateError(403, message, param="input_file_id", code="key_model_access_denied")
+    urls: list[str] = file["urls"]
     if any(url != data.get("endpoint") for url in urls):
         raise GateError(400, "The batch's file has calls to another endpoint", param="endpoint", code="invalid_batch")
 

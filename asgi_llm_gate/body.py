@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -44,6 +44,9 @@ _END_TO_END = frozenset({*KEY_HEADERS, b"cookie", b"host"})
 
 # Of these a second one could be read differently by the gate and by the app.
 _SINGLE = frozenset({b"content-type", b"content-length", b"content-encoding", *KEY_HEADERS})
+
+# All that is not just passed on.
+_WATCHED = _DROPPED | _SINGLE | {b"accept-encoding"}
 
 # curl labels what `--data` sends as a form; clients of the JSON endpoints send nothing else by mistake.
 _JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
@@ -91,35 +94,46 @@ class Head:
         method: The method, in upper case.
         headers: All headers, as they were.
         kept: The headers the app will get, in order.
+        codings: Likewise, those that say which content-encodings the client takes.
         named: The last value of every header, by lower-case name.
         repeated: The names in `_SINGLE` that occur more than once.
     """
 
     method: str
     headers: RawHeaders
-    kept: RawHeaders = field(default_factory=list)
-    named: dict[bytes, bytes] = field(default_factory=dict)
-    repeated: list[bytes] = field(default_factory=list)
+    kept: RawHeaders
+    codings: RawHeaders
+    named: dict[bytes, bytes]
+    repeated: list[bytes]
 
     @classmethod
     def of(cls, scope: Scope) -> Head:
         """Read the head of an HTTP scope."""
-        head = cls(scope["method"].upper(), list(scope["headers"]))
-        named = head.named
+        headers = list(scope["headers"])
+        kept: RawHeaders = []
+        codings: RawHeaders = []
+        named: dict[bytes, bytes] = {}
+        repeated: list[bytes] = []
         hop_by_hop: set[bytes] = set()
-        for name, value in head.headers:
+        for pair in headers:
+            name, value = pair
             key = name.lower()
-            if key in named and key in _SINGLE:
-                head.repeated.append(key)
+            if key not in _WATCHED:
+                kept.append(pair)
+            elif key == b"accept-encoding":
+                codings.append(pair)
+            else:
+                if key in _SINGLE and key in named:
+                    repeated.append(key)
+                if key == b"connection" and value not in _USUAL:
+                    hop_by_hop.update(token.strip().lower() for token in value.split(b","))
+                elif key not in _DROPPED:
+                    kept.append(pair)
             named[key] = value
-            if key == b"connection":
-                hop_by_hop.update(token.strip().lower() for token in value.split(b","))
-            elif key not in _DROPPED:
-                head.kept.append((name, value))
-        if hop_by_hop - _USUAL:
+        if hop_by_hop:
             dropped = hop_by_hop - _END_TO_END
-            head.kept = [(name, value) for name, value in head.kept if name.lower() not in dropped]
-        return head
+            kept, codings = ([pair for pair in pairs if pair[0].lower() not in dropped] for pairs in (kept, codings))
+        return cls(scope["method"].upper(), headers, kept, codings, named, repeated)
 
     @property
     def declares_body(self) -> bool:
@@ -139,7 +153,8 @@ class Head:
     @property
     def encoding(self) -> str:
         """The content-encoding, in lower case; empty for none."""
-        encoding = self.named.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        value = self.named.get(b"content-encoding")
+        encoding = value.decode("latin-1").strip().lower() if value else ""
         return "" if encoding == "identity" else encoding
 
     def check(self, max_bytes: int) -> None:
@@ -201,9 +216,9 @@ class Head:
             body: The body the app will get.
             identity: The answer must come unencoded, because it will be read.
         """
-        kept = [pair for pair in self.kept if pair[0].lower() != b"accept-encoding"] if identity else self.kept
-        own = [(b"content-type", body.content_type), (b"content-length", b"%d" % body.length)]
-        return [*kept, (b"accept-encoding", b"identity"), *own] if identity else [*kept, *own]
+        codings = [(b"accept-encoding", b"identity")] if identity else self.codings
+        own = ((b"content-type", body.content_type), (b"content-length", b"%d" % body.length))
+        return [*self.kept, *codings, *own]
 
 
 def too_large(max_bytes: int) -> GateError:
@@ -280,7 +295,7 @@ def check_size(body: bytes, max_values: int) -> None:
     Raises:
         GateError: 400, there are too many values.
     """
-    if count_values(body, max_values) > max_values:
+    if _MOST_A_BYTE * len(body) >= max_values and count_values(body, max_values) > max_values:
         raise GateError(400, f"The JSON's values weigh more than {max_values}", code="json_too_large")
 
 
@@ -319,7 +334,7 @@ def count_values(body: bytes, enough: int) -> int:
     The parser holds the interpreter, and millions of tiny values would stall every other call. A value weighs 1, a text
     or key 1 more, a key 3 more still, an array or object 10 more: about what each costs. All steps are linear.
     """
-    most = 10 * len(body.translate(None, _NO_STRUCTURE)) + 1
+    most = _MOST_A_BYTE * len(body.translate(None, _NO_STRUCTURE)) + 1
     if most > enough:
         if b"\\" in body:
             # As long as what they replace, which is quicker than to drop them.
@@ -331,6 +346,9 @@ def count_values(body: bytes, enough: int) -> int:
             most += _weight(b"".join(structure.replace(b'""', b"").split(b'"')[::2]))
     return most
 
+
+# What a byte weighs at most.
+_MOST_A_BYTE = 10
 
 # Every byte but those that begin, part or name values.
 _NO_STRUCTURE = bytes(set(range(256)) - set(b',:[{"'))
@@ -365,8 +383,7 @@ def _items(container: Any) -> Iterable[Any]:
 class Replay:
     """The app's `receive`: the body's messages, once, then what the server says.
 
-    Only one task at a time may read from a server, so the app's own call is what waits there: disconnects reach it as
-    they come, and `tell_disconnect` makes its pending call return.
+    Only one task at a time may read from a server, so the app's own call is what waits there.
     """
 
     __slots__ = ("_body", "_gone", "_receive")
@@ -380,12 +397,17 @@ class Replay:
         """Return the next message of the request."""
         if self._gone:
             return {"type": "http.disconnect"}
-        message = next(self._body, None)
+        message = next_message(self._body)
         if message is not None:
             return message
-        message = await self._next()
+        message = await self._receive()
         self._gone = message["type"] == "http.disconnect"
         return message
 
-    async def _next(self) -> Message:
-        return await self._receive()
+
+def next_message(body: Iterator[Message]) -> Message | None:
+    """Return the next message of a body, or None; once the last is taken, nothing is kept of them."""
+    message = next(body, None)
+    if message is not None and not message["more_body"]:
+        next(body, None)
+    return message

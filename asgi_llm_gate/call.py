@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import orjson
 
 from asgi_llm_gate.auth import KEY_HEADERS, UserAPIKeyAuth
 from asgi_llm_gate.body import Body, json_body
+from asgi_llm_gate.fields import find
 from asgi_llm_gate.form_body import encode_form
 from asgi_llm_gate.form_data import form_data, without_files
+from asgi_llm_gate.masking import mask_query
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
 # The gate's own keys beside the client's: a client can't set them, and the app never gets them.
 OWN_KEYS = ("proxy_server_request", "litellm_call_id", "secret_fields", "litellm_metadata", "litellm_logging_obj")
 
-_SECRET = frozenset({name.decode() for name in KEY_HEADERS} | {"cookie", "proxy-authorization"})
+Via = Literal["http", "websocket", "file"]
+
+# A browser puts a key among the subprotocols of a WebSocket.
+_SECRET = frozenset(
+    {name.decode() for name in KEY_HEADERS}
+    | {"cookie", "proxy-authorization", "sec-websocket-protocol", "x-goog-api-key"}
+)
 
 
 class CallData:
@@ -85,12 +93,34 @@ class CallData:
             asked.setdefault("model", self._path_model)
         return asked
 
+    def model_asked(self, place: str) -> Any:
+        """Return the model that the path names, or the body at a place, dotted if it is a nested one; None for none."""
+        return find(self.data, place) if self._path_model is None else self._path_model
+
     def equip(
-        self, scope: Scope, head: Head, call_id: str, caller: UserAPIKeyAuth, asked: dict[str, Any] | None = None
+        self,
+        scope: Scope,
+        head: Head,
+        call_id: str,
+        caller: UserAPIKeyAuth,
+        asked: dict[str, Any] | None = None,
+        *,
+        via: Via = "http",
     ) -> None:
-        """Add the keys that handlers written for LiteLLM's proxy read; `asked` is a copy of the body to give them."""
+        """Add the keys that handlers written for LiteLLM's proxy read, and how the call came.
+
+        Args:
+            scope: Where it came.
+            head: Its head.
+            call_id: Its id.
+            caller: Who calls.
+            asked: A copy of the body to give them.
+            via: ``http``; ``websocket``: as an event; ``file``: as a line of a file of calls.
+        """
         raw_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.named.items()}
-        headers = {name: value for name, value in raw_headers.items() if name not in _SECRET}
+        headers = dict(raw_headers)
+        for name in raw_headers.keys() & _SECRET:
+            del headers[name]
         url = _url(scope, raw_headers)
         body = self.asked if asked is None else asked
         self._own = {
@@ -115,6 +145,7 @@ class CallData:
                 "method": head.method,
                 "headers": headers,
                 "body": body,
+                "via": via,
             },
             "litellm_call_id": call_id,
             "secret_fields": {"raw_headers": raw_headers},
@@ -194,4 +225,4 @@ def _without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _url(scope: Scope, headers: Mapping[str, str]) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     base = f"{scope.get('scheme', 'http')}://{headers.get('host', '')}{scope['path']}"
-    return f"{base}?{query}" if query else base
+    return mask_query(f"{base}?{query}") if query else base

@@ -24,6 +24,7 @@ STAGES: Mapping[str, frozenset[str]] = {
         {"request_data", "original_exception", "user_api_key_dict", "traceback_str"}
     ),
     "async_post_call_response_headers_hook": frozenset({"data", "user_api_key_dict", "response", "request_headers"}),
+    "async_post_call_ended_hook": frozenset({"data", "user_api_key_dict"}),
     "async_log_pre_api_call": _PRE_API_CALL,
     "async_log_stream_event": _EVENT,
     "async_log_success_event": _EVENT,
@@ -42,7 +43,8 @@ class CallHooks:
     of its arguments that it uses: they are passed by keyword. What is not overridden costs nothing.
 
     A callback may set ``hook_timeout`` (seconds) and ``on_hook_error`` (``"reject"`` or ``"allow"``), which win over
-    the gate's own settings.
+    the gate's own settings; and ``shared_state = True`` where it counts the limits of callers over all processes, so
+    that the command line serves it with several workers only if they share a cache.
     """
 
     async def async_pre_call_hook(
@@ -122,6 +124,14 @@ class CallHooks:
         ``response`` is the response, where it is a whole one that hooks have looked at; else None.
         """
 
+    async def async_post_call_ended_hook(self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth) -> None:
+        """Give back what was held for a call: nothing is at work for it any more.
+
+        Once for each call that pre-call hooks were asked about, whatever became of it: just before the last of its
+        answer goes out; where the client is answered without the app, when the app has been stopped. Not for calls
+        that come on a WebSocket or in a file (``data["proxy_server_request"]["via"]``), which have no such end.
+        """
+
     async def async_log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
         """Observe a call that goes to the model, off the client's path, as all log events."""
 
@@ -139,6 +149,13 @@ class CallHooks:
         self, kwargs: dict[str, Any], response_obj: Any, start_time: datetime, end_time: datetime
     ) -> None:
         """Observe a call that failed or was refused; ``kwargs["exception"]`` says why."""
+
+    async def aclose(self) -> None:
+        """Close what the callback holds, such as connections; once for each shutdown of the server.
+
+        It comes after the app's own shutdown, when the log hooks have been told of every call, and has the hooks' time
+        limit. A server that runs no lifespan never asks.
+        """
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
         """Observe, in a callback without the asynchronous method; likewise the three below."""

@@ -60,7 +60,7 @@ class CarriedCalls:
             GateError: A row is refused; or this is no file that can be looked into.
         """
         if self._endpoint.call_type == "batches":
-            await check_batch(self._plan.cache, data)
+            await check_batch(self._plan.cache, data, self._caller)
         elif is_batch(data):
             upload = data.get("file")
             if form is None or not isinstance(upload, Upload):
@@ -77,7 +77,7 @@ class CarriedCalls:
     async def remember(self, response: Any) -> None:
         """Take the answer to the upload."""
         if self._urls is not None:
-            await remember(self._plan.cache, response, self._urls)
+            await remember(self._plan.cache, response, self._urls, self._caller)
 
     async def _judge(self, line: bytes) -> Row:
         plan, max_values = self._plan, self._plan.settings.max_json_values
@@ -88,7 +88,7 @@ class CarriedCalls:
         scope = {**self._scope, "path": row.url}
         preparation.check()
         if plan.has_hooks:
-            call.equip(scope, self._head, self._id, caller)
+            call.equip(scope, self._head, self._id, caller, via="file")
         await preparation.pre_call()
         await moderate(plan.moderation, data=call.data, user_api_key_dict=caller, call_type=plan.name_of(row.endpoint))
         body = preparation.encode().content()

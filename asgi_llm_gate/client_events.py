@@ -10,7 +10,8 @@ import orjson
 from asgi_llm_gate.body import decode, too_large
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.errors import GateError
-from asgi_llm_gate.fields import require, require_user
+from asgi_llm_gate.fields import find, require, require_user
+from asgi_llm_gate.model_access import check_access
 from asgi_llm_gate.moderation import moderate
 from asgi_llm_gate.preparation import encode, pre_call
 
@@ -90,7 +91,11 @@ class ClientEvents:
         """Have the hooks look at a call; return the event that goes on."""
         plan, settings = self._plan, self._plan.settings
         user: Any = call.data.get("user")
-        if self._dialogue.starts_response(event):
+        starts = self._dialogue.starts_response(event)
+        if plan.authenticator.limits_models:
+            named = [find(call.data, place) for place in self._dialogue.MODELS]
+            check_access(self._caller, named, call.data, must_name=starts)
+        if starts:
             if settings.enforce_user_param:
                 user = require_user(call.data, settings.user_params)
             require(call.data, settings.enforced_params)
@@ -98,7 +103,7 @@ class ClientEvents:
         if caller.end_user_id is None and isinstance(user, str):
             caller = caller.model_copy(update={"end_user_id": user})
         if plan.has_hooks:
-            call.equip(self._scope, self._head, secrets.token_hex(16), caller)
+            call.equip(self._scope, self._head, secrets.token_hex(16), caller, via="websocket")
         await pre_call(plan, call, caller, self._call_type)
         left: Json = orjson.loads(encode(plan, call).content())
         await moderate(plan.moderation, data=call.data, user_api_key_dict=caller, call_type=self._call_type)

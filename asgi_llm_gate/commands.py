@@ -60,6 +60,7 @@ def cli(context: click.Context, config: Path | None, host: str, port: int, worke
     serving.start_logging()
     with _mistakes_told():
         gate = serving.gate(config)
+        serving.check_workers(gate.settings, workers)
     with _listening(host, port) as listener:
         logger.info("What is covered:\n%s", report(gate.settings))
         click.echo(f"Serving {config} on {serving.url(listener)}")

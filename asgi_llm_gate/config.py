@@ -6,15 +6,21 @@ import difflib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asgi_llm_gate.checks import CHECKS, FromEnviron, WrongValueError, decoded, resolved, shown
+from asgi_llm_gate.builtin import BUILT_IN
+from asgi_llm_gate.cache import DualCache, RedisCache
+from asgi_llm_gate.cache_checks import redis_cache
+from asgi_llm_gate.checks import CHECKS, hook_options
 from asgi_llm_gate.config_file import ConfigError, one_line
-from asgi_llm_gate.coverage import gaps
+from asgi_llm_gate.coverage import gaps, uncounted
 from asgi_llm_gate.litellm_keys import CACHE_PARAMS, ENTRY, ENTRY_PARAMS, SECTIONS, guarded_by, instead_of
 from asgi_llm_gate.loading import LoadError, as_callback, load, load_callback
 from asgi_llm_gate.settings import Keywords, Settings
+from asgi_llm_gate.shipped import with_built_in
 from asgi_llm_gate.source import VARIABLES, Source
+from asgi_llm_gate.values import FromEnviron, WrongValueError, decoded, resolved, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,10 +46,7 @@ _PLACES: Mapping[str, str] = {
 }
 
 # What guards something in a later version: to pass it over would leave a hole.
-_LATER = frozenset(
-    f"gate_settings.{name}"
-    for name in ("inspector", "keys", "lease_seconds", "on_store_error", "redis_url", "teams", "users")
-)
+_LATER = frozenset({"gate_settings.inspector"})
 
 
 def load_settings(
@@ -69,10 +72,17 @@ def load_settings(
     base, content, prefix = source
     from_file = _checked(_file_settings, content, {**environ, **source.variables(environ)}, base, prefix)
     given = _checked(_keywords, keywords, environ, base, "")
+    tier = from_file.pop("cache_params", None)
     callbacks = (*from_file.get("callbacks", ()), *given.get("callbacks", ()))
-    settings = Settings(**{**from_file, **given, "callbacks": callbacks})
+    options = {**from_file.get("callback_settings", {}), **given.get("callback_settings", {})}
+    settings = Settings(**{**from_file, **given, "callbacks": callbacks, "callback_settings": options})
+    settings = with_built_in(
+        _with_cache(settings, tier), lambda name: "" if name in given.get("callback_settings", {}) else prefix
+    )
     if settings.strict and (unseen := gaps(settings)):
         raise ConfigError(f"{prefix}strict: {unseen[0]}")
+    for sentence in uncounted(settings):
+        logger.warning("%s%s", prefix, sentence)
     return settings
 
 
@@ -101,13 +111,24 @@ def _checked(
     """Return the settings that are found in some content, checked, with what is given by name loaded."""
     try:
         found = list(find(content))
+        _refuse_twice(found)
         settings = {setting.name: _check(setting, environ, base) for setting in found}
     except _MistakeError as mistake:
         raise ConfigError(f"{prefix}{mistake}") from mistake.__cause__
     except RecursionError as exc:
         raise ConfigError(f"{prefix}nested too deep") from exc
-    settings.pop("cache_params", None)  # there is nothing to set yet
+    if options := {name: settings.pop(name) for name in BUILT_IN if name in settings}:
+        settings["callback_settings"] = {**settings.get("callback_settings", {}), **options}
     return settings
+
+
+def _refuse_twice(found: list[_Found]) -> None:
+    """Refuse options of a hook that stand both in LiteLLM's section and in the gate's."""
+    elsewhere = {setting.name: setting.where for setting in found if setting.name in BUILT_IN}
+    for name, where, value in found:
+        for twice in elsewhere if name == "callback_settings" and isinstance(value, Mapping) else ():
+            if twice in value:
+                raise _MistakeError(f"{where}.{twice}", f"stands under {elsewhere[twice]} too")
 
 
 def _file_settings(content: Mapping[Any, Any]) -> Iterator[_Found]:
@@ -187,8 +208,8 @@ def _check(setting: _Found, environ: Mapping[str, str], base: Path | None) -> An
         if name == "model_list":
             return _model_list(value, environ)
         if name == "cache_params":
-            return _cache_params(value)
-        return CHECKS[name](value)
+            return _cache_params(value, environ)
+        return hook_options(value) if name in BUILT_IN else CHECKS[name](value)
     except WrongValueError as exc:
         raise _MistakeError(where + exc.at, exc) from exc.__cause__
 
@@ -201,7 +222,8 @@ def _callbacks(value: Any, environ: Mapping[str, str], base: Path | None) -> tup
 
 def _callback(item: Any, environ: Mapping[str, str], base: Path | None, at: str) -> object:
     if isinstance(item, str):
-        return _loaded(load_callback, resolved(item, environ, at), base, at)
+        name = resolved(item, environ, at)
+        return str(name) if name in BUILT_IN else _loaded(load_callback, name, base, at)
     try:
         return as_callback(item)
     except LoadError as exc:
@@ -223,12 +245,19 @@ def _loaded(how: Callable[[str, Path | None], object], name: str, base: Path | N
         raise WrongValueError(what, at) from (exc.__cause__ or exc)
 
 
-def _cache_params(value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise WrongValueError(f"expected settings by name, got {type(value).__name__}")
-    if value.get("type") != "local":
-        raise WrongValueError(f"only local is served by this version, got {shown(value.get('type'))}", ".type")
+def _cache_params(value: Any, environ: Mapping[str, str]) -> RedisCache | None:
+    tier = redis_cache(value, environ)
     _warn_of_others(_PLACES["cache_params"], value, CACHE_PARAMS)
+    return tier
+
+
+def _with_cache(settings: Settings, tier: RedisCache | None) -> Settings:
+    """Return settings with a cache on Redis, if that is configured and no cache was given."""
+    if settings.redis_url is not None:
+        tier = RedisCache(settings.redis_url)
+    if settings.cache is not None or tier is None:
+        return settings
+    return replace(settings, cache=DualCache(redis_cache=tier, on_store_error=settings.on_store_error))
 
 
 def _model_list(value: Any, environ: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asgi_llm_gate.endpoints import ENDPOINTS, INSPECT, PASS, WEBSOCKETS, Endpoint, by_call_type
 from asgi_llm_gate.hooks import overrides
+from asgi_llm_gate.keys import has_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,11 @@ _OF_STREAMS = ("async_post_call_streaming_iterator_hook", "async_post_call_strea
 _MODERATION = {
     "hold": "nothing is sent to the client before these hooks' verdict.",
     "cut": "a stream flows before these hooks' verdict, and a bad one ends it.",
+}
+
+_AWAY = {
+    "allow": "while it is away, each process goes on with what it knows.",
+    "reject": "while it is away, calls that need it are refused.",
 }
 
 
@@ -90,7 +96,22 @@ def gaps(settings: Settings) -> list[str]:
     unseen = [f"{', '.join(passed)} calls pass without a look by {guards[0]}"] if guards and passed else []
     blind = [type(callback).__name__ for callback in settings.callbacks if _sees_no_streams(callback)]
     neither = " nor ".join(_OF_STREAMS)
-    return unseen + [f"{name} looks into answers but not into streams: it has neither {neither}" for name in blind]
+    blind = [f"{name} looks into answers but not into streams: it has neither {neither}" for name in blind]
+    return unseen + blind + uncounted(settings)
+
+
+def uncounted(settings: Settings) -> list[str]:
+    """Return a sentence if there are limits that no callback says it counts (``shared_state``), else nothing."""
+    if any(getattr(callback, "shared_state", False) for callback in settings.callbacks):
+        return []
+    holders = {
+        "keys": settings.keys,
+        "users": settings.users.values(),
+        "teams": settings.teams.values(),
+    }
+    found = [name for name, limits in holders.items() if any(map(has_limits, limits))]
+    what = " and ".join(found)
+    return [f"the limits of {what} hold nobody back: callbacks has no parallel_request_limiter"] if found else []
 
 
 def _sees_no_streams(callback: object) -> bool:
@@ -126,15 +147,34 @@ def _unseen(row: Row) -> tuple[str, ...]:
 
 
 def _notes(settings: Settings) -> Iterator[str]:
+    yield from _who_may_call(settings)
     if any(overrides(callback, "async_moderation_hook") for callback in settings.callbacks):
         yield f"Beside the call: {_MODERATION[settings.moderation_mode]}"
         yield "On a WebSocket they run before an event goes on to the app."
     if settings.enforced_params:
         yield f"Every inspected call must carry {', '.join(settings.enforced_params)}."
+    if settings.cache is not None and settings.cache.redis_cache is not None:
+        yield f"State is shared in {settings.cache.redis_cache.store.address}; {_AWAY[settings.cache.on_store_error]}"
     if settings.strict:
         yield "A POST to any other path under an API's prefix is refused; all else is no LLM call, and no hook sees it."
     else:
         yield "Every other path is no LLM call, and no hook sees it."
+
+
+def _who_may_call(settings: Settings) -> Iterator[str]:
+    count = len(settings.keys)
+    keys = [f"one of {count} keys" if count > 1 else "the one key"] if count else []
+    keys += ["the master key"] if settings.master_key else []
+    if settings.custom_auth is not None:
+        yield f"custom_auth decides who may call{', in place of the configured keys' if keys else ''}."
+    elif keys:
+        yield f"Every call needs {' or '.join(keys)}."
+        limited = sum(bool(key.get("models")) for key in settings.keys)
+        if limited:
+            yield f"{limited} of the keys may use certain models only."
+    else:
+        yield "No call needs a key."
+    yield from (f"{sentence[0].upper()}{sentence[1:]}." for sentence in uncounted(settings))
 
 
 def table(titles: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> Iterator[str]:

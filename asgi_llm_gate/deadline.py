@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import types
+from collections.abc import Awaitable, Callable, Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Generator
+    from collections.abc import Generator
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class StrayCancellationError(Exception):
     """The awaited thing was cancelled though nobody cancelled who awaits it."""
 
 
-async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+def within(seconds: float, awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
     """Await something for at most so many seconds; `DeadlineError` after that.
 
     Under asyncio a coroutine is stepped once before any timer is set: one that never suspends, as most hooks
@@ -34,12 +35,37 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
         StrayCancellationError: A cancellation came out that is none of the caller's: asyncio lets a task that was
             awaited and cancelled look as if the one awaiting it were cancelled.
     """
-    if not inspect.iscoroutine(awaitable) or not on_asyncio():
-        with anyio.move_on_after(seconds):
-            return await awaitable
-        raise DeadlineError
+    return limiter(stepping=on_asyncio())(seconds, awaitable)
+
+
+Limiter = Callable[[float, Awaitable[Any]], Coroutine[Any, Any, Any]]
+
+
+def limiter(*, stepping: bool) -> Limiter:
+    """Return `within` for a loop, so that not each await asks which loop it is: that may be a system call.
+
+    Args:
+        stepping: The loop is asyncio's.
+    """
+    return _stepped if stepping else _scoped
+
+
+async def _scoped(seconds: float, awaitable: Awaitable[T]) -> T:
+    with anyio.move_on_after(seconds):
+        return await awaitable
+    raise DeadlineError
+
+
+async def _stepped(seconds: float, awaitable: Awaitable[T]) -> T:
+    if not isinstance(awaitable, CoroutineType):
+        return await _scoped(seconds, awaitable)
     try:
-        return await _stepped(seconds, awaitable)
+        try:
+            pending = awaitable.send(None)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        return await _in_time(seconds, awaitable, pending)
     except asyncio.CancelledError as exc:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -47,12 +73,8 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
         raise StrayCancellationError from exc
 
 
-async def _stepped(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
-    try:
-        pending = coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
+async def _in_time(seconds: float, coroutine: Coroutine[Any, Any, T], pending: Any) -> T:
+    """Go on with a coroutine that has suspended."""
     try:
         async with asyncio.timeout(seconds) as limit:
             return await resume(coroutine, pending)

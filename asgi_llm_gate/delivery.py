@@ -14,7 +14,7 @@ from asgi_llm_gate.errors import GateError, Rejection, UpstreamError, internal_e
 from asgi_llm_gate.event_reply import EventReply
 from asgi_llm_gate.hooks import replacement
 from asgi_llm_gate.keepalive import KeepAlive
-from asgi_llm_gate.litellm_objects import record_of
+from asgi_llm_gate.litellm_objects import record_left
 from asgi_llm_gate.moderation import Hold, Moderation
 from asgi_llm_gate.nest import Nest
 from asgi_llm_gate.record import as_record
@@ -60,7 +60,6 @@ class Delivery:
         self._plan = exchange.plan
         self._settings = exchange.plan.settings
         self._outlet = exchange.outlet
-        self._account = exchange.account
         self._out: Send = exchange.outlet
         # Whole answers are collected and decoded.
         self._reads = bool(exchange.plan.success) or (exchange.carried is not None and exchange.carried.to_remember)
@@ -82,6 +81,7 @@ class Delivery:
         self._outlet.completed = self._completed
         self._outlet.delivered = self._running.delivered
         beside = list(self._beside())
+        self._reply = Reply(self._out, self._choose)
         try:
             await self._running.run(partial(self._app, scope, receive), beside)
         except anyio.get_cancelled_exc_class():
@@ -91,17 +91,18 @@ class Delivery:
             await self._app_failed(exc)
             raise
         else:
-            if not self._account.settled:
+            if not self._exchange.account.settled:
                 await self._app_failed(RuntimeError("the app returned before its response was complete"))
         finally:
             await self._log()
 
     async def _app(self, scope: Scope, receive: Receive) -> None:
         try:
-            await self._plan.app(scope, receive, Reply(self._out, self._choose))
+            await self._plan.app(scope, receive, self._reply)
         finally:
             if self._nest is not None:
                 self._nest.cancel()
+            await self._exchange.over()
 
     def _scope(self, body: Body) -> Scope:
         plan = self._plan
@@ -123,6 +124,7 @@ class Delivery:
             self._moderation = Moderation(
                 plan.moderation,
                 {"data": exchange.call.data, "user_api_key_dict": exchange.caller, "call_type": exchange.call_type},
+                exchange.limit,
                 passed=self._hold.open,
                 refused=self._condemned,
             )
@@ -201,7 +203,7 @@ class Delivery:
         try:
             collected = await self._post_call(collected)
         except Exception as exc:
-            if not self._account.settled:
+            if not self._exchange.account.settled:
                 await self._exchange.refuse(exc)
         else:
             await collected.send(self._out)
@@ -211,19 +213,16 @@ class Delivery:
         exchange, kind = self._exchange, self._exchange.endpoint.shape.Response
         text = self._is_text(collected.start)
         limit = self._settings.max_response_bytes
-        response: Any = as_record({"text": collected.text(limit)} if text else collected.decoded(limit), kind)
+        response: Any = {"text": collected.text(limit)} if text else collected.decoded(limit)
         before = orjson.dumps(response)
         for hook in self._plan.success:
-            given = hook.objects(exchange.endpoint.call_type).whole(response)
-            result = await hook(
-                partial(replacement, kind),
-                data=exchange.call.data,
-                user_api_key_dict=exchange.caller,
-                response=given,
-            )
-            # What a hook put inside may be plain dicts.
-            response = record_of(given if result is None else result, kind)
-        exchange.response = response
+            # What the hook before put inside may be plain dicts.
+            given = hook.objects(exchange.endpoint.call_type).whole(as_record(response, kind))
+            available = {"data": exchange.call.data, "user_api_key_dict": exchange.caller, "response": given}
+            result = await hook.call(available, partial(replacement, kind), exchange.limit)
+            response = record_left(given if result is None else result, kind)
+        if self._plan.headers:
+            exchange.response = as_record(response, kind)
         try:
             after = orjson.dumps(response)
         except TypeError as exc:
@@ -273,12 +272,14 @@ class Delivery:
 
     async def _may_answer(self) -> bool:
         """Wait for the moderation's verdict; False if the call has ended without the app."""
+        if not self._plan.watches:
+            return True
         good = self._moderation is None or await self._moderation.verdict()
-        return good and not self._account.settled
+        return good and not self._exchange.account.settled
 
     async def _app_failed(self, exc: Exception) -> None:
         """Account for what the app raised; the host answers, unless a failure hook does."""
-        if not self._account.settled:
+        if not self._exchange.account.settled:
             told = await self._fail(exc)
             self._outlet.completed = self._outlet.delivered = None
             if self._stream is not None and self._outlet.started:
@@ -288,7 +289,7 @@ class Delivery:
 
     async def _condemned(self, exc: Exception) -> None:
         """Answer for a moderation hook's refusal, without waiting for the app to stop."""
-        if self._outlet.complete or (self._account.settled and self._stream is None):
+        if self._outlet.complete or (self._exchange.account.settled and self._stream is None):
             return
         self._running.end()
         if self._stream is not None and self._outlet.started:
@@ -296,14 +297,14 @@ class Delivery:
             return
         assert self._hold is not None  # noqa: S101  # there is one where there is moderation
         self._hold.close()
-        told = exc if self._account.settled else await self._fail(exc)
+        told = exc if self._exchange.account.settled else await self._fail(exc)
         await self._answer(told, self._outlet)
 
     async def _stream_failed(self, exc: Exception) -> Exception | None:
         """Account for what ends a stream early; answer for it if nothing has gone out."""
         self._running.end()
         self._stop_moderation()
-        told = exc if self._account.settled else await self._fail(exc)
+        told = exc if self._exchange.account.settled else await self._fail(exc)
         if self._outlet.started:
             return told if isinstance(told, Rejection) else as_error(told)
         await self._answer(told, self._outlet)
@@ -311,7 +312,7 @@ class Delivery:
 
     async def _stream_errored(self, error: Any) -> None:
         """Account for an error that the app reports inside its stream; it passes on as it is."""
-        if not self._account.settled:
+        if not self._exchange.account.settled:
             await self._fail(stream_error(error))
 
     async def _generators_ended(self) -> None:
@@ -328,19 +329,21 @@ class Delivery:
         if self._hold is not None and not self._outlet.started:
             self._hold.close()
 
-    def _completed(self) -> None:
+    async def _completed(self) -> None:
         """Take note that the last message is about to go out."""
-        if not self._account.settled:
-            self._account.succeeded()
+        if not self._exchange.account.settled:
+            self._exchange.account.succeeded()
         self._running.answered()
         if self._plan.log:
             self._running.start(self._log)
+        if self._reply.complete:
+            await self._exchange.over()
 
     async def _log(self) -> None:
         await self._exchange.log_end(reached=True)
 
     async def _fail(self, exc: Exception) -> Exception:
-        return await self._account.failed(exc, self._exchange.call, self._exchange.caller)
+        return await self._exchange.account.failed(exc, self._exchange.call, self._exchange.caller)
 
     async def _answer(self, exc: Exception, send: Send) -> None:
         exchange = self._exchange

@@ -60,6 +60,7 @@ class Endpoint:
         carries_calls: What is sent there may be a file of calls, so that it has a policy though the gate reads it.
         general: The suffix is a common word: it counts at the root and after an API prefix only.
         dialogue: The events of its WebSocket; None over HTTP.
+        model: Where its bodies name the model that a call runs, dotted for a nested field; None where it runs none.
     """
 
     suffix: str
@@ -76,6 +77,7 @@ class Endpoint:
     answers_text: bool = False
     carries_calls: bool = False
     dialogue: Dialogue | None = None
+    model: str | None = "model"
 
     @property
     def has_policy(self) -> bool:
@@ -99,9 +101,16 @@ def not_inspected(endpoint: Endpoint) -> GateError:
 
 
 def _inspected(
-    suffix: str, call_type: str, litellm: str, shape: Shape, *, has_user: bool, general: bool = False
+    suffix: str,
+    call_type: str,
+    litellm: str,
+    shape: Shape,
+    *,
+    has_user: bool,
+    general: bool = False,
+    model: str | None = "model",
 ) -> Endpoint:
-    return Endpoint(suffix, call_type, litellm, shape, has_user=has_user, general=general)
+    return Endpoint(suffix, call_type, litellm, shape, has_user=has_user, general=general, model=model)
 
 
 def _anthropic(suffix: str, call_type: str, shape: Shape, *, has_user: bool) -> Endpoint:
@@ -120,7 +129,9 @@ def _speech(work: str) -> Endpoint:
 
 
 def _upload(suffix: str, call_type: str, litellm: str, *, form: bool) -> Endpoint:
-    return Endpoint(suffix, call_type, litellm, takes_form=form, takes_json=not form, carries_calls=True, general=True)
+    return Endpoint(
+        suffix, call_type, litellm, takes_form=form, takes_json=not form, carries_calls=True, general=True, model=None
+    )
 
 
 def _by_policy(call_type: str, litellm: str, *suffixes: str, general: bool = False) -> list[Endpoint]:
@@ -150,7 +161,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _inspected("/audio/speech", "audio_speech", "aspeech", plain, has_user=False),
     _inspected("/rerank", "rerank", "arerank", plain, has_user=False),
     *(
-        _inspected(suffix, "conversations", "conversations", response_input, has_user=False, general=True)
+        _inspected(suffix, "conversations", "conversations", response_input, has_user=False, general=True, model=None)
         for suffix in ("/conversations", "/conversations/{}/items")
     ),
     _upload("/files", "files", "acreate_file", form=True),
@@ -159,20 +170,24 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _upload("/uploads/{}/complete", "uploads", "acreate_upload", form=False),
     _upload("/batches", "batches", "acreate_batch", form=False),
     *(
-        _inspected(suffix, "assistants", "assistants", threads, has_user=False, general=True)
-        for suffix in (
-            "/assistants",
-            "/threads",
-            "/threads/runs",
-            "/threads/{}/runs",
-            "/threads/{}/messages",
-            "/threads/{}/runs/{}/submit_tool_outputs",
+        _inspected(suffix, "assistants", "assistants", threads, has_user=False, general=True, model=model)
+        for suffix, model in (
+            ("/assistants", "model"),
+            ("/threads", None),
+            ("/threads/runs", "model"),
+            ("/threads/{}/runs", "model"),
+            ("/threads/{}/messages", None),
+            ("/threads/{}/runs/{}/submit_tool_outputs", None),
         )
     ),
-    _inspected("/realtime/client_secrets", "realtime", "_arealtime", realtime, has_user=False, general=True),
-    _inspected("/realtime/sessions", "realtime", "_arealtime", realtime, has_user=False, general=True),
+    *(
+        _inspected(suffix, "realtime", "_arealtime", realtime, has_user=False, general=True, model=model)
+        for suffix, model in (("/realtime/client_secrets", "session.model"), ("/realtime/sessions", "model"))
+    ),
     *_by_policy("realtime", "_arealtime", "/realtime/calls", general=True),
-    _inspected("/vector_stores/{}/search", "vector_store_search", "vector_store_search", plain, has_user=False),
+    _inspected(
+        "/vector_stores/{}/search", "vector_store_search", "vector_store_search", plain, has_user=False, model=None
+    ),
     *_by_policy("invocations", "invocations", "/invocations", general=True),
 )
 
@@ -224,7 +239,11 @@ class Routes:
 
     def is_unknown_api(self, path: str) -> bool:
         """Tell whether a path stands under an API's prefix and names nothing of the table, nor an own path."""
-        return bool(_OF_API.search(path)) and self._row(path) is None
+        return bool(_OF_API.search(path)) and not self.is_known(path)
+
+    def is_known(self, path: str) -> bool:
+        """Tell whether a path names anything of the table, or is an own path."""
+        return self._row(path) is not None
 
     def _find(self, path: str) -> Endpoint | None:
         if not _ODD.search(path):

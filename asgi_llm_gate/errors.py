@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from asgi_llm_gate.answer import Answer
+from asgi_llm_gate.masking import mask
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -35,7 +36,7 @@ class GateError(Exception):
 
     Args:
         status_code: 400 to 599.
-        message: What the client reads.
+        message: What the client reads, where a mask stands in place of a key.
         type: OpenAI's error type; by the status when not given.
         param: The name of the request field at fault.
         code: A short word a program can test.
@@ -54,7 +55,7 @@ class GateError(Exception):
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
-        self.message = sendable(message)
+        self.message = mask(sendable(message))
         self.type = type or error_type(status_code)
         self.param = param
         self.code = code

@@ -44,8 +44,8 @@ class EventWriter:
         self._preamble = True
         self._names: bool | None = None
         self._whole = True
-        # An end may come from another task than the app's.
-        self._sending = anyio.Lock(fast_acquire=True)
+        self._sending = False
+        self._sent: anyio.Event | None = None
         self.closed = False
 
     @property
@@ -76,16 +76,17 @@ class EventWriter:
             if self._names is None:
                 # Where the app's events have no names, those of the gate have none either.
                 self._names = sse.names_event(event)
-            self.put(event.with_data(sse.dumps(chunk)).raw if changed else event.raw)
+            self.put(event.with_data(sse.dumps(chunk)) if changed else event.raw)
         self._preamble = opens
 
     async def flush(self, *, last: bool = False) -> None:
         """Send what has come together, unless it only opens the stream."""
-        async with self._sending:
-            started = self._start is None
-            if not self.closed and (last or started or not self._preamble or len(self._out) > _MAX_PREAMBLE):
-                self.closed = last
-                await self._send_out(last=last)
+        if self._sending:
+            await self._turn()
+        waits = self._preamble and self._start is not None and len(self._out) <= _MAX_PREAMBLE
+        if not self.closed and (last or not waits):
+            self.closed = last
+            await self._send_out(last=last)
 
     async def end(self, resolve: Callable[[], Awaitable[Exception | None]]) -> None:
         """End the stream early, behind what has gone out; what has come together goes nowhere.
@@ -93,15 +94,22 @@ class EventWriter:
         Args:
             resolve: Returns what to tell the client in the stream's own form, or None if it has been answered.
         """
-        async with self._sending:
-            if self.closed:
-                return
-            self.closed = True
-            exc = await resolve()
-            self._out.clear()
-            if exc is not None:
-                self._out.extend(self._end_of(exc))
-                await self._send_out(last=True)
+        if self._sending:
+            await self._turn()
+        if self.closed:
+            return
+        self.closed = True
+        exc = await resolve()
+        self._out.clear()
+        if exc is not None:
+            self._out.extend(self._end_of(exc))
+            await self._send_out(last=True)
+
+    async def _turn(self) -> None:
+        """Wait while another task sends: an end may come from another than the app's."""
+        while self._sending:
+            self._sent = self._sent or anyio.Event()
+            await self._sent.wait()
 
     def _end_of(self, exc: Exception) -> Iterator[bytes]:
         if isinstance(exc, Rejection):
@@ -116,13 +124,20 @@ class EventWriter:
             yield sse.DONE
 
     async def _send_out(self, *, last: bool) -> None:
-        if self._start is not None:
-            start, self._start = self._start, None
-            await self._send(start)
-        body = b"".join(self._out)
-        self._out.clear()
-        if body or last:
-            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        self._sending = True
+        try:
+            if self._start is not None:
+                start, self._start = self._start, None
+                await self._send(start)
+            body = b"".join(self._out)
+            self._out.clear()
+            if body or last:
+                await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        finally:
+            self._sending = False
+            if self._sent is not None:
+                self._sent.set()
+                self._sent = None
 
 
 class EventReply:
@@ -160,18 +175,14 @@ class EventReply:
         self._nest: Nest | None = None
         self._kind = Record
         self._complete = False
-        self._failing = False
+        # What the app and its hooks still say goes nowhere.
+        self._over = False
         self.writer = EventWriter(without_bytes_headers(start), send, stream)
 
     def nest_in(self, nest: Nest, kind: type[Record]) -> None:
         """Hand the chunks through iterator hooks, as records of a kind, before the text hooks see them."""
         self._nest = nest
         self._kind = kind
-
-    @property
-    def _over(self) -> bool:
-        """What the app and its hooks still say goes nowhere."""
-        return self._failing or self.writer.closed
 
     async def __call__(self, message: Message) -> None:
         """Take one body message of the app."""
@@ -189,6 +200,7 @@ class EventReply:
             await self.fail(exc)
         else:
             if not self._over:
+                self._over = not more
                 await self.writer.flush(last=not more)
 
     async def fail(self, exc: Exception) -> None:
@@ -196,7 +208,7 @@ class EventReply:
 
         Not in the app's task: that is cancelled soon, and failure hooks and a slow client may take longer.
         """
-        self._failing = True
+        self._over = True
         done = anyio.Event()
         self._beside(partial(self._end, exc, done))
         await done.wait()
@@ -244,6 +256,7 @@ class EventReply:
             self.writer.put_chunk(chunk)
         if self._stream.ends_with_done:
             self.writer.put(sse.DONE)
+        self._over = True
         await self.writer.flush(last=True)
         return True
 
@@ -259,15 +272,15 @@ class EventReply:
             # The app's own error is no chunk to iterate over; what was said before it comes first.
             await self._errored(error)
             await self._all_said()
-            await self._chunk(chunk, event, changed=False)
+            await self._chunk(chunk, event)
         elif self._nest is None:
-            await self._chunk(chunk, event, changed=False)
+            await self._chunk(chunk, event)
         else:
             record = as_record(chunk, self._kind)
             record._event, record._before = event, sse.dumps(record)  # noqa: SLF001  # kept off the wire
             await self._nest.push(record)
 
-    async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool) -> None:
+    async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool = False) -> None:
         if self._editor is not None:
             before, edited = await self._editor.edit(chunk)
             changed = changed or edited

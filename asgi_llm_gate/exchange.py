@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
+import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from asgi_llm_gate.account import Account
-from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
+from asgi_llm_gate.auth import UserAPIKeyAuth, presented_key
 from asgi_llm_gate.body import Head, Replay, check_size, parse, read_body, read_form, whole_body
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.carried import CarriedCalls
-from asgi_llm_gate.deadline import DeadlineError, within
+from asgi_llm_gate.deadline import DeadlineError, limiter, on_asyncio
 from asgi_llm_gate.delivery import Delivery
 from asgi_llm_gate.deployments import model_of
 from asgi_llm_gate.endpoints import DENY, not_inspected
@@ -22,6 +23,7 @@ from asgi_llm_gate.errors import GateError, Rejection, intended
 from asgi_llm_gate.form_headers import FORM
 from asgi_llm_gate.forms import FormParser
 from asgi_llm_gate.hooks import added_headers
+from asgi_llm_gate.masking import log_crash
 from asgi_llm_gate.outlet import Outlet
 from asgi_llm_gate.preparation import Preparation
 from asgi_llm_gate.presence import DisconnectedError, while_connected
@@ -34,20 +36,12 @@ if TYPE_CHECKING:
     from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.plan import Plan
 
-logger = logging.getLogger("asgi_llm_gate")
-
-
 # A larger body is worked on in several turns of the loop, so that other calls go on between them; in bytes.
 _LARGE = 250_000
 
 
-async def _turn(raw: bytes) -> None:
-    if len(raw) > _LARGE:
-        await checkpoint()
-
-
 class Exchange:
-    """One call and all its state.
+    """One call and all its state; what only some calls need is made when it is asked for.
 
     Attributes:
         response: A whole response of the app, once the hooks have looked at it.
@@ -59,26 +53,48 @@ class Exchange:
         self.endpoint = endpoint
         self.scope = scope
         self.receive = receive
-        self.id = secrets.token_hex(16)
+        self._start = time.time()
+        self._stepping = on_asyncio()
+        self.limit = limiter(stepping=self._stepping)
         self.head = Head.of(scope)
-        self.caller = UserAPIKeyAuth()
-        self.call = CallData({})
         self.response: Any = None
         self._form: FormParser | None = None
         self.carried: CarriedCalls | None = None
         self.call_type = plan.name_of(endpoint)
-        self.account = Account(plan, endpoint, self.call_type, self.id)
         self.outlet = Outlet(
             send,
             headers=self._added_headers if plan.headers else None,
             copy_bytes=plan.settings.log_response_bytes if plan.log else 0,
         )
+        if plan.ended:
+            self.outlet.completed = self.over
+
+    @cached_property
+    def id(self) -> str:
+        """The call's id, made when someone asks for it."""
+        return secrets.token_hex(16)
+
+    @cached_property
+    def account(self) -> Account:
+        """How the call ends."""
+        return Account(self.plan, self.endpoint, self.call_type, self.id, self._start)
+
+    @cached_property
+    def caller(self) -> UserAPIKeyAuth:
+        """Who calls; nobody, as long as that is not known."""
+        return UserAPIKeyAuth()
+
+    @cached_property
+    def call(self) -> CallData:
+        """The call's data; none, as long as the body is not decoded."""
+        return CallData({})
 
     async def run(self) -> None:
         """See the call through to its answer."""
         try:
             await self._run()
         finally:
+            await self.over()
             if self._form is not None:
                 self._form.discard()
 
@@ -125,7 +141,7 @@ class Exchange:
         if announced:
             self._check_head()
         try:
-            raw = await within(settings.body_timeout, self._read())
+            raw: bytes | None = await self.limit(settings.body_timeout, self._read())
         except DeadlineError:
             message = f"The request body was not complete within {settings.body_timeout:g} seconds"
             raise GateError(408, message, code="request_timeout") from None
@@ -143,12 +159,8 @@ class Exchange:
         return b"" if await read_form(self.receive, self._form) else None
 
     async def _identify(self) -> None:
-        settings = self.plan.settings
         self.head.check_single()
-        key = presented_key(self.head.named)
-        self.caller = await authenticate(
-            self.scope, key, settings.master_key, settings.custom_auth, timeout=settings.hook_timeout
-        )
+        self.caller = await self.plan.authenticator.caller(self.scope, presented_key(self.head.named))
 
     def _check_head(self) -> None:
         endpoint, settings = self.endpoint, self.plan.settings
@@ -169,16 +181,23 @@ class Exchange:
         preparation = Preparation(self.plan, self.endpoint, self.call, self.caller)
         if carried is None or not carried.answers_for_itself(self.call.data):
             preparation.check()
+        large = len(raw) > _LARGE
         if self.plan.has_hooks:
-            await _turn(raw)
+            if large:
+                await checkpoint()
             asked = self.call.asked
-            await _turn(raw)
+            if large:
+                await checkpoint()
             self.call.equip(self.scope, self.head, self.id, self.caller, asked)
+        if self.plan.ended:
+            self.account.begun()
         if self.plan.pre_call:
-            await while_connected(self.receive, preparation.pre_call())
-            await _turn(raw)
+            await while_connected(self.receive, preparation.pre_call(self.limit), stepping=self._stepping)
+            if large:
+                await checkpoint()
         if carried is not None:
-            await while_connected(self.receive, carried.look(self.call.data, self._form))
+            look = carried.look(self.call.data, self._form)
+            await while_connected(self.receive, look, stepping=self._stepping)
         self.scope = preparation.scope(self.scope)
         return preparation.encode()
 
@@ -187,7 +206,8 @@ class Exchange:
         if self._form is not None:
             return CallData.of_form(self._form.close(), path_model=path_model)
         check_size(raw, self.plan.settings.max_json_values)
-        await _turn(raw)
+        if len(raw) > _LARGE:
+            await checkpoint()
         return CallData(parse(raw), raw, path_model=path_model)
 
     def _carried(self) -> CarriedCalls | None:
@@ -198,6 +218,8 @@ class Exchange:
 
     async def abandoned(self, *, reached: bool = False) -> None:
         """Account for a call that is cancelled from outside, or whose client is gone."""
+        if not reached:
+            await self.over()
         if self.account.settled:
             return
         gone = GateError(499, "The client closed the connection", code="client_disconnected")
@@ -205,8 +227,15 @@ class Exchange:
             await self.account.failed(gone, self.call, self.caller)
             await self.log_end(reached=reached)
 
+    async def over(self) -> None:
+        """Tell the hooks that nothing is at work for the call any more."""
+        if self.plan.ended:
+            await self.account.over(self.call, self.caller)
+
     async def log_end(self, *, reached: bool = False) -> None:
         """Tell the log hooks how the call ended, also where it is being cancelled."""
+        if not self.plan.log:
+            return
         with anyio.CancelScope(shield=True):
             await self.account.log_end(self.call, self.outlet, reached=reached)
 
@@ -229,5 +258,5 @@ class Exchange:
                 )
                 added.update(result or {})
             except Exception as exc:  # an answer is on its way: there is nothing to refuse
-                logger.error("%s raised", hook.name, exc_info=exc)
+                log_crash(exc, "%s raised", hook.name)
         return added

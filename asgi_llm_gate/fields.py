@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.errors import GateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 # Letters and symbols that are drawn as nothing: the Hangul fillers and the blank Braille pattern.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
@@ -55,7 +57,7 @@ def require(data: Mapping[str, Any], names: Iterable[str]) -> None:
 def find(data: Any, name: str) -> Any:
     """Return a field, dotted if it is a nested one, or None."""
     for part in name.split("."):
-        data = data.get(part) if isinstance(data, Mapping) else None
+        data = data.get(part) if isinstance(data, dict) else None
     return data
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Unpack
 
-from asgi_llm_gate.auth import authenticate, presented_key
+from asgi_llm_gate.auth import presented_key
 from asgi_llm_gate.body import Head
 from asgi_llm_gate.config import Keywords, load_settings
 from asgi_llm_gate.endpoints import DENY, PASS, WEBSOCKETS, Endpoint, Routes, not_inspected
 from asgi_llm_gate.errors import GateError, error_answer, intended
 from asgi_llm_gate.exchange import Exchange
 from asgi_llm_gate.forwarder import Forwarder
+from asgi_llm_gate.lifespan import Lifespan
+from asgi_llm_gate.model_access import check_access
 from asgi_llm_gate.plan import Plan
-from asgi_llm_gate.socket import Socket, deny
+from asgi_llm_gate.rejections import as_error
+from asgi_llm_gate.socket import Socket, as_http, deny, identified
 
 if TYPE_CHECKING:
     import os
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 logger = logging.getLogger("asgi_llm_gate")
+
+_WRITES = frozenset({"POST", "PUT", "PATCH"})
 
 
 class LLMGate:
@@ -49,9 +54,10 @@ class LLMGate:
         self.app = app
         self.settings = load_settings(config, settings)
         self._plan = Plan.of(app, self.settings)
+        self._lifespan = Lifespan(self._plan)
         self._routes = Routes(paths=self.settings.paths)
         self._websockets = Routes(WEBSOCKETS)
-        self._has_auth = bool(self.settings.master_key or self.settings.custom_auth)
+        self._has_auth = self._plan.authenticator.required
         # An upstream has no public pages: with a key to check, nothing reaches it without.
         self._checks_all = self._has_auth and isinstance(app, Forwarder)
 
@@ -61,6 +67,8 @@ class LLMGate:
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
+        elif scope["type"] == "lifespan" and self._lifespan:
+            await self._lifespan.run(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -77,16 +85,18 @@ class LLMGate:
         elif not self._checks_all and (endpoint is None or not self._has_auth):
             await self.app(scope, receive, send)
         else:
-            await self._authenticated(scope, receive, send)
+            await self._authenticated(endpoint, scope, receive, send)
 
-    async def _authenticated(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _authenticated(self, endpoint: Endpoint | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, for a caller with the right key, what no hook looks at."""
         head = Head.of(scope)
         try:
             if not head.is_preflight:
                 head.check_single()
-                key, settings = presented_key(head.named), self.settings
-                await authenticate(scope, key, settings.master_key, settings.custom_auth, timeout=settings.hook_timeout)
+                caller = await self._plan.authenticator.caller(scope, presented_key(head.named))
+                if self._may_run_model(endpoint, scope):
+                    # Nobody reads which.
+                    check_access(caller, (), {})
         except Exception as exc:
             error = intended(exc)
             if error is None:
@@ -102,14 +112,33 @@ class LLMGate:
             await deny(scope, receive, send, error)
             return
         if endpoint is None or self._passes(endpoint):
-            await self.app(scope, receive, send)
+            await self._pass_websocket(endpoint, scope, receive, send)
         elif endpoint.dialogue is None or endpoint.policy(self.settings.policies) == DENY:
             await deny(scope, receive, send, not_inspected(endpoint))
         else:
             await Socket(self._plan, endpoint.dialogue, scope, receive, send).run()
 
+    async def _pass_websocket(self, endpoint: Endpoint | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, for a caller with the right key where one is asked for, a socket that no hook looks at."""
+        if endpoint is not None and self._has_auth:
+            request = as_http(scope)
+            try:
+                check_access(await identified(self._plan.authenticator, request, Head.of(request)), (), {})
+            except Exception as exc:
+                await deny(scope, receive, send, as_error(exc))
+                return
+        await self.app(scope, receive, send)
+
+    def _may_run_model(self, endpoint: Endpoint | None, scope: Scope) -> bool:
+        """Tell whether a request that passes unseen may run a model."""
+        if scope["method"].upper() not in _WRITES:
+            return False
+        if endpoint is None:
+            return not self._routes.is_known(scope["path"])
+        return endpoint.model is not None or endpoint.call_type == "batches"
+
     def _check_known(self, scope: Scope) -> None:
-        if scope["method"].upper() in {"POST", "PUT", "PATCH"} and self._routes.is_unknown_api(scope["path"]):
+        if scope["method"].upper() in _WRITES and self._routes.is_unknown_api(scope["path"]):
             message = "This gate lets no calls through that it does not know; the setting `paths` can make them known"
             raise GateError(403, message, code="unknown_endpoint")
 

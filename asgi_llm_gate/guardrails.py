@@ -181,7 +181,7 @@ def _native(guardrail: object, method: str) -> _HookMethod:
     def run(**available: Any) -> Any:
         data = available["request_data" if method.endswith("iterator_hook") else "data"]
         if _runs(guardrail, data, event):
-            return hook.start(**available)
+            return hook.start(available)
         return available["response"] if method.endswith("iterator_hook") else None
 
     return run

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_llm_gate.callhooks import STAGES, CallHooks
 from asgi_llm_gate.deadline import within
 from asgi_llm_gate.errors import GateError, Rejection, intended, internal_error, rejection
 from asgi_llm_gate.litellm_objects import Objects, record_of
+from asgi_llm_gate.masking import log_crash, mask
 from asgi_llm_gate.record import Record
 from asgi_llm_gate.shapes import CHANNELS
 
 if TYPE_CHECKING:
     from asgi_llm_gate.auth import UserAPIKeyAuth
-
-logger = logging.getLogger("asgi_llm_gate")
+    from asgi_llm_gate.deadline import Limiter
 
 _BASES = frozenset({"litellm.integrations.custom_logger", "litellm.integrations.custom_guardrail"})
 
@@ -38,7 +37,7 @@ class HookFailedError(GateError):
 class Hook:
     """One method of one callback, with what is known of it before the first call."""
 
-    __slots__ = ("_arguments", "_method", "_objects", "callback", "name", "on_error", "timeout")
+    __slots__ = ("_method", "_objects", "_unwanted", "callback", "name", "on_error", "timeout")
 
     def __init__(self, callback: object, method: str, *, timeout: float, on_error: OnError) -> None:
         self.callback = callback
@@ -46,20 +45,31 @@ class Hook:
         self.timeout: float = _own(callback, "hook_timeout", timeout)
         self.on_error: OnError = _own(callback, "on_hook_error", on_error)
         self._method: Callable[..., Any] = getattr(callback, method)
-        self._arguments = accepted(self._method, STAGES[method], self.name)
+        self._unwanted = STAGES[method] - accepted(self._method, STAGES[method], self.name)
         self._objects: dict[str, Objects] = {}
 
-    async def __call__(self, accept: Callable[[Any], Any] = lambda result: result, /, **available: Any) -> Any:
+    def __call__(
+        self, accept: Callable[[Any], Any] = lambda result: result, /, **available: Any
+    ) -> Coroutine[Any, Any, Any]:
+        """Call the hook with what its signature accepts, and have its result accepted: see `call`."""
+        return self.call(available, accept, within)
+
+    async def call(self, available: dict[str, Any], accept: Callable[[Any], Any], limit: Limiter) -> Any:
         """Call the hook with what its signature accepts, and have its result accepted.
+
+        Args:
+            available: The stage's arguments, as `start` takes them.
+            accept: Returns what a result means, or raises what it asks for.
+            limit: `within`, or what stands for it under the loop that runs.
 
         Raises:
             Exception: What the hook raised on purpose: a `Rejection` or something with a ``status_code``.
             HookFailedError: For everything else, unless the hook's failures are allowed: then None is returned.
         """
         try:
-            result = self.start(**available)
-            if isinstance(result, Awaitable):
-                result = await within(self.timeout, result)
+            result = self.start(available)
+            if hasattr(result, "__await__"):
+                result = await limit(self.timeout, result)
             return accept(result)
         except Exception as exc:
             self.judge(exc)
@@ -72,9 +82,15 @@ class Hook:
             found = self._objects[call_type] = Objects(self.callback, call_type)
         return found
 
-    def start(self, **available: Any) -> Any:
-        """Call the method, and return what it gives: a result, something to await, an iterator."""
-        return self._method(**{name: available[name] for name in self._arguments})
+    def start(self, available: dict[str, Any]) -> Any:
+        """Call the method with what it accepts, and return what it gives: a result, something to await, an iterator.
+
+        Args:
+            available: The stage's arguments; those that the method does not accept are taken out.
+        """
+        for name in self._unwanted:
+            del available[name]
+        return self._method(**available)
 
     def judge(self, exc: Exception) -> None:
         """Log what the hook raised if it is a crash, and return if crashes are allowed.
@@ -88,7 +104,7 @@ class Hook:
             raise refused from exc
         if refused or isinstance(exc, HookFailedError) or intended(exc):
             raise exc
-        logger.error("%s failed (on_hook_error: %s)", self.name, self.on_error, exc_info=exc)
+        log_crash(exc, "%s failed (on_hook_error: %s)", self.name, self.on_error)
         if self.on_error != "allow":
             raise HookFailedError(self.name) from exc
 
@@ -183,7 +199,7 @@ async def report_failure(
     if not hooks:
         return None
     replaced: GateError | None = None
-    trace = "".join(traceback.format_exception(exc))
+    trace = mask("".join(traceback.format_exception(exc)))
     for hook in hooks:
         try:
             result = await hook(
@@ -201,7 +217,7 @@ async def report_failure(
     return replaced
 
 
-def accepted(method: Callable[..., Any], available: frozenset[str], name: str) -> tuple[str, ...]:
+def accepted(method: Callable[..., Any], available: frozenset[str], name: str) -> frozenset[str]:
     """Return the arguments a method takes of those there are.
 
     Raises:
@@ -214,4 +230,4 @@ def accepted(method: Callable[..., Any], available: frozenset[str], name: str) -
     unknown = [wanted for wanted in needed if wanted not in named]
     if unknown:
         raise TypeError(f"{name} needs {', '.join(unknown)}; a hook may take {', '.join(sorted(available))} by keyword")
-    return tuple(available if takes_all else named)
+    return available if takes_all else frozenset(named)

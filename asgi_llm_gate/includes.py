@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.checks import WrongValueError, resolved
 from asgi_llm_gate.config_file import ConfigError, read
+from asgi_llm_gate.values import WrongValueError, resolved
 
 if TYPE_CHECKING:
     from pathlib import Path

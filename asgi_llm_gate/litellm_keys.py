@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from asgi_llm_gate.builtin import BUILT_IN
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -12,14 +14,20 @@ if TYPE_CHECKING:
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "litellm_settings": ("callbacks", "cache_params"),
     "general_settings": ("master_key", "enforce_user_param", "enforced_params", "custom_auth"),
+    "callback_settings": tuple(BUILT_IN),
 }
 
 # What the forwarder reads of an entry of the model list, and what the gate reads of a cache's settings.
 ENTRY = ("model_name", "litellm_params")
 ENTRY_PARAMS = ("model", "api_base", "api_key", "extra_headers", "timeout")
-CACHE_PARAMS = ("type",)
+CACHE_PARAMS = (
+    *("type", "url", "host", "port", "username", "password", "db", "namespace", "max_connections", "socket_timeout"),
+    *("ssl", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"),
+    *("redis_startup_nodes", "sentinel_nodes", "sentinel_password", "service_name"),
+)
 
 _ENTRY_PARAMS = "model_list.litellm_params"
+_CACHE_PARAMS = "litellm_settings.cache_params"
 
 _HANDLERS = "name handlers that do the same under litellm_settings.callbacks"
 _PRE_CALL = "a handler's async_pre_call_hook can do it"
@@ -43,13 +51,13 @@ _LOG_EVENTS = "a handler under litellm_settings.callbacks can have async_log_suc
 _ONE_UPSTREAM = "a call goes to one upstream, once: there are no retries, fallbacks or cooldowns"
 _AS_LEFT = "the upstream gets the body as the hooks leave it"
 _SHARED = "entries of one name share the load in turn, without limits"
-_COUNT = "a handler's async_pre_call_hook can count calls in its `cache`"
-_NO_DATABASE = "there is no database: no virtual keys, no spend"
+_COUNT = "limits are those of keys, users and teams, by the callback parallel_request_limiter"
+_LLAMA_GUARD = "callback_settings.llamaguard_moderations"
+_NO_DATABASE = "there is no database: keys stand under gate_settings.keys, and no spend is kept"
 
 # What only costs a feature. Likewise.
 _FEATURES = (
     ("", "router_settings", _ONE_UPSTREAM),
-    ("", "callback_settings", "a handler takes its settings itself"),
     ("", "mcp_servers", "MCP is not served"),
     ("litellm_settings", "success_callback failure_callback input_callback", _LOG_EVENTS),
     ("litellm_settings", "service_callback service_callbacks", _LOG_EVENTS),
@@ -59,7 +67,14 @@ _FEATURES = (
     ("litellm_settings", "set_verbose json_logs", "it is for Python's logging: the logger is asgi_llm_gate"),
     ("litellm_settings", "max_budget budget_duration", "no budget is kept"),
     ("litellm_settings", "max_parallel_requests", _COUNT),
+    ("litellm_settings", "llamaguard_model_name", f"{_LLAMA_GUARD}.model, beside its api_base"),
+    ("litellm_settings", "llamaguard_unsafe_content_categories", f"{_LLAMA_GUARD}.categories, by their codes"),
+    ("litellm_settings", "banned_keywords_list", "callback_settings.banned_keywords.keywords, or .file"),
+    ("litellm_settings", "blocked_user_list", "callback_settings.blocked_user_check.users, or .file"),
+    ("litellm_settings", "openai_moderations_model_name", "callback_settings.openai_moderations.model"),
     ("litellm_settings", "cache", "answers are not cached; handlers always have their `cache`"),
+    (_CACHE_PARAMS, "mode supported_call_types ttl", "answers are not cached; handlers give a ttl with each value"),
+    (_CACHE_PARAMS, "default_in_memory_ttl default_in_redis_ttl", "handlers give a ttl with each value"),
     ("litellm_settings", "request_timeout", "each entry of model_list has its own timeout"),
     ("litellm_settings", "redact_user_api_key_info", "a handler chooses what it keeps of its log events"),
     ("general_settings", "alerting alerting_threshold", _LOG_EVENTS),
@@ -105,6 +120,8 @@ def guarded_by(place: str, value: Any) -> str | None:
 
 def instead_of(place: str) -> str | None:
     """Return what there is in place of a key that the gate does not serve; None if it is no such key of LiteLLM's."""
+    if place.startswith("callback_settings."):
+        return "a handler takes its settings itself"
     return _INSTEAD.get(_plain(place))
 
 

@@ -6,7 +6,6 @@ An installed litellm or fastapi always wins: what is offered here is looked for 
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import logging
 import os
@@ -142,7 +141,7 @@ class _Module(ModuleType):
         raise AttributeError(_lacking(f"{self.__name__}.{name}"))
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Finder:
     """Finds the modules of the table, all as packages: Python then asks for each name of a ``from … import`` too."""
 
     def find_spec(
@@ -154,7 +153,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if fullname != package and not isinstance(sys.modules.get(package), _Module):
             return None  # an installed package, of a version that lacks this module
         if fullname in _MODULES:
-            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+            loader: Any = self
+            return importlib.machinery.ModuleSpec(fullname, loader, is_package=True)
         # Without its `name`, for `from … import` would take a known one for its own, and hide the message.
         raise ModuleNotFoundError(_lacking(fullname))
 
@@ -168,14 +168,14 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 _PROXY_SERVER = "litellm.proxy.proxy_server"
 
 
-class _ProxyServerFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _ProxyServerFinder:
     """Finds an installed LiteLLM's proxy, and makes do where what that needs beside LiteLLM is not installed.
 
     Handlers import the proxy's module for two names, which LiteLLM has elsewhere too.
     """
 
     def __init__(self) -> None:
-        self._loader: importlib.abc.Loader | None = None
+        self._loader: Any = None
         self._makeshift: ModuleType | None = None
 
     def find_spec(
@@ -183,8 +183,12 @@ class _ProxyServerFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ) -> importlib.machinery.ModuleSpec | None:
         spec = importlib.machinery.PathFinder.find_spec(fullname, path) if fullname == _PROXY_SERVER else None
         if spec is not None:
-            self._loader, spec.loader = spec.loader, self
+            own: Any = self
+            self._loader, spec.loader = spec.loader, own
         return spec
+
+    def create_module(self, _spec: importlib.machinery.ModuleSpec) -> None:
+        """Leave it to Python to make the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         assert self._loader is not None  # noqa: S101  # `find_spec` came first

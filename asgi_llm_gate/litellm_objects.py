@@ -70,6 +70,11 @@ def record_of(value: Any, kind: type[Record]) -> Any:
     return fresh
 
 
+def record_left(value: Any, kind: type[Record]) -> Any:
+    """Do so for what a hook was given and has changed: a record is that already."""
+    return value if isinstance(value, Record) else record_of(value, kind)
+
+
 def _litellm_of(callback: object) -> ModuleType | None:
     """Return the installed LiteLLM that a callback's file has imported, or None."""
     module = sys.modules.get("litellm")

@@ -17,13 +17,13 @@ from asgi_llm_gate.hooks import check, overrides
 if TYPE_CHECKING:
     from pathlib import Path
 
-# LiteLLM's names of hooks that it ships.
-_BUILT_IN = frozenset(
+# LiteLLM's names of hooks that it ships, and that do not ship here.
+_NOT_SERVED = frozenset(
     {
-        *("aporia_prompt_injection", "azure_content_safety", "banned_keywords", "batch_redis_requests"),
-        *("blocked_user_check", "detect_prompt_injection", "google_text_moderation", "hide_secrets"),
-        *("lakera_prompt_injection", "llamaguard_moderations", "llmguard_moderations", "openai_moderations"),
-        *("langfuse", "otel", "parallel_request_limiter", "presidio", "prometheus", "webhook"),
+        *("aporia_prompt_injection", "azure_content_safety", "batch_redis_requests"),
+        *("detect_prompt_injection", "google_text_moderation", "hide_secrets"),
+        *("lakera_prompt_injection", "langfuse", "llmguard_moderations", "otel"),
+        *("presidio", "prometheus", "webhook"),
     }
 )
 
@@ -50,8 +50,8 @@ def load(name: str, base: Path | None) -> object:
         LoadError: There is no such module or attribute, or the module fails.
     """
     if not _DOTTED.fullmatch(name):
-        built_in = name in _BUILT_IN
-        raise LoadError(f"{name}: {'not served by this version' if built_in else 'expected module.attribute'}")
+        known = name in _NOT_SERVED
+        raise LoadError(f"{name}: {'not served by this version' if known else 'expected module.attribute'}")
     module_name, _, attribute = name.rpartition(".")
     path = _file(module_name, base)
     with _loading, litellm_names.importable():

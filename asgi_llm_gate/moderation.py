@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asgi_llm_gate.hooks import Hook, refuse_if_asked
+from asgi_llm_gate.signals import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from starlette.types import Message, Send
 
+    from asgi_llm_gate.deadline import Limiter
     from asgi_llm_gate.running import Work
 
 # What a held message takes beside its body, in bytes.
@@ -32,7 +34,7 @@ class Hold:
         self._held: list[Message] = []
         self._size = 0
         self._state = "holding"
-        self._settled = anyio.Event()
+        self._settled = Signal()
 
     async def __call__(self, message: Message) -> None:
         """Take one message: hold it, pass it on or drop it."""
@@ -73,6 +75,7 @@ class Moderation:
     Args:
         hooks: The hooks.
         arguments: What they are called with.
+        limit: What holds each to its time limit.
         passed: Is told that all of them are content.
         refused: Is told of the first that is not; it answers the client.
     """
@@ -81,17 +84,19 @@ class Moderation:
         self,
         hooks: Sequence[Hook],
         arguments: Mapping[str, Any],
+        limit: Limiter,
         *,
         passed: Callable[[], Awaitable[None]],
         refused: Callable[[Exception], Awaitable[None]],
     ) -> None:
         self._hooks = hooks
         self._arguments = arguments
+        self._limit = limit
         self._passed = passed
         self._refused = refused
         self._waiting = len(hooks)
         self._scopes = [anyio.CancelScope() for _ in hooks]
-        self._settled = anyio.Event()
+        self._settled = Signal()
         self._good = False
 
     def tasks(self) -> Iterator[Work]:
@@ -114,10 +119,10 @@ class Moderation:
         verdict: Exception | None = None
         with scope:
             try:
-                await hook(refuse_if_asked, **self._arguments)
+                await hook.call({**self._arguments}, refuse_if_asked, self._limit)
             except Exception as exc:
                 verdict = exc
-        if self._settled.is_set():
+        if self._settled.is_set:
             return
         if verdict is not None:
             self.cancel()

@@ -155,7 +155,7 @@ class Nest:
     async def _through(self, hook: Hook, given: _Given) -> AsyncGenerator[Record, None]:
         """Yield what a hook's generator makes of the chunks; what is left of them, if its crash is allowed."""
         try:
-            made = hook.start(response=given, **self._arguments)
+            made = hook.start({"response": given, **self._arguments})
             if isinstance(made, Awaitable):
                 made = await made
             async with aclosing(made) if hasattr(made, "aclose") else nullcontext():

@@ -46,7 +46,7 @@ class Outlet:
     ) -> None:
         self.send = send
         self._headers = headers
-        self.completed: Callable[[], None] | None = None
+        self.completed: Callable[[], Awaitable[None]] | None = None
         self.delivered: Callable[[], None] | None = None
         self._copy_bytes = copy_bytes
         self._due: Message | None = None
@@ -77,7 +77,7 @@ class Outlet:
             if not message.get("more_body", False):
                 self.complete = True
                 if self.completed is not None:
-                    self.completed()
+                    await self.completed()
         await self.send(message)
         if self.complete and self.delivered is not None:
             self.delivered()

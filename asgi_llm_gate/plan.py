@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+from asgi_llm_gate.authentication import Authenticator
 from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.endpoints import Routes
 from asgi_llm_gate.hooks import Hook, chain, overrides
+from asgi_llm_gate.pending import Pending
 from asgi_llm_gate.stream import TextHook
 
 if TYPE_CHECKING:
@@ -31,13 +34,14 @@ class LogHooks:
         return bool(self.pre_api_call or self.stream_event or self.success_event or self.failure_event)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """The app, the settings, and the chain of each stage."""
+    """The app, the settings, who may call, and the chain of each stage."""
 
     app: ASGIApp
     settings: Settings
     cache: DualCache
+    authenticator: Authenticator
     pre_call: tuple[Hook, ...]
     moderation: tuple[Hook, ...]
     success: tuple[Hook, ...]
@@ -45,11 +49,12 @@ class Plan:
     iterator: tuple[Hook, ...]
     failure: tuple[Hook, ...]
     headers: tuple[Hook, ...]
+    ended: tuple[Hook, ...]
     log: LogHooks
     # The calls that a line of a batch's file may make.
     batched: Routes = field(default_factory=Routes)
     # Events on their way to the log hooks, of all calls.
-    pending: set[object] = field(default_factory=set)
+    pending: Pending = field(default_factory=Pending)
 
     @classmethod
     def of(cls, app: ASGIApp, settings: Settings) -> Self:
@@ -62,6 +67,7 @@ class Plan:
             app,
             settings,
             settings.cache or DualCache(),
+            Authenticator(settings),
             pre_call=stage("async_pre_call_hook"),
             moderation=stage("async_moderation_hook"),
             success=stage("async_post_call_success_hook"),
@@ -69,6 +75,7 @@ class Plan:
             iterator=stage("async_post_call_streaming_iterator_hook"),
             failure=stage("async_post_call_failure_hook"),
             headers=stage("async_post_call_response_headers_hook"),
+            ended=stage("async_post_call_ended_hook"),
             log=_log_hooks(settings),
         )
 
@@ -77,15 +84,15 @@ class Plan:
         litellm = self.settings.call_type_names == "litellm"
         return endpoint.litellm_call_type if litellm else endpoint.call_type
 
-    @property
+    @cached_property
     def has_hooks(self) -> bool:
         """Any hook runs, so calls carry what hooks look for."""
         return bool(self.pre_call or self.success or self.headers or self.watches)
 
-    @property
+    @cached_property
     def watches(self) -> bool:
         """Something must know how a call ends, or may end it."""
-        return bool(self.moderation or self.text or self.iterator or self.failure or self.log)
+        return bool(self.moderation or self.text or self.iterator or self.failure or self.ended or self.log)
 
 
 def _log_hooks(settings: Settings) -> LogHooks:

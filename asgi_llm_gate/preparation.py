@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from asgi_llm_gate.deadline import within
 from asgi_llm_gate.deployments import with_model
 from asgi_llm_gate.errors import internal_error
 from asgi_llm_gate.fields import find, require, require_user
 from asgi_llm_gate.hooks import new_data
+from asgi_llm_gate.model_access import check_access
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
     from starlette.types import Scope
 
     from asgi_llm_gate.auth import UserAPIKeyAuth
     from asgi_llm_gate.body import Body
     from asgi_llm_gate.call import CallData
+    from asgi_llm_gate.deadline import Limiter
     from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.plan import Plan
 
@@ -42,26 +45,30 @@ class Preparation:
         self._user_params = endpoint.user_params or plan.settings.user_params
 
     def check(self) -> None:
-        """Refuse a call that lacks a field it must carry.
+        """Refuse a call to a model that its caller may not use, or that lacks a field it must carry.
 
         Raises:
-            GateError: 400.
+            GateError: 403 or 400.
         """
+        if self._plan.authenticator.limits_models:
+            self._check_model()
         settings, data = self._plan.settings, self._call.data
-        user = find(data, self._endpoint.user_params[0] if self._endpoint.user_params else "user")
         if settings.enforce_user_param:
-            user = require_user(data, self._user_params)
+            user: Any = require_user(data, self._user_params)
+        else:
+            user = find(data, self._endpoint.user_params[0] if self._endpoint.user_params else "user")
         require(data, settings.enforced_params)
         if self._caller.end_user_id is None and isinstance(user, str):
             self._caller.end_user_id = user
 
-    async def pre_call(self) -> None:
-        """Have the pre-call hooks change the call.
+    def _check_model(self) -> None:
+        place = self._endpoint.model
+        asked = self._call.model_asked(place or "model")
+        check_access(self._caller, (asked,), self._call.data, must_name=place is not None)
 
-        Raises:
-            Exception: What one of them refuses it with.
-        """
-        await pre_call(self._plan, self._call, self._caller, self._plan.name_of(self._endpoint))
+    def pre_call(self, limit: Limiter = within) -> Coroutine[Any, Any, None]:
+        """Have the pre-call hooks change the call: see the function of that name."""
+        return pre_call(self._plan, self._call, self._caller, self._plan.name_of(self._endpoint), limit)
 
     def encode(self) -> Body:
         """Return the canonical encoding of the call as the hooks left it.
@@ -89,14 +96,15 @@ class Preparation:
         return changed
 
 
-async def pre_call(plan: Plan, call: CallData, caller: UserAPIKeyAuth, call_type: str) -> None:
-    """Have the pre-call hooks change a call.
+async def pre_call(plan: Plan, call: CallData, caller: UserAPIKeyAuth, call_type: str, limit: Limiter = within) -> None:
+    """Have the pre-call hooks change a call, each within its time limit.
 
     Raises:
         Exception: What one of them refuses it with.
     """
     for hook in plan.pre_call:
-        result = await hook(new_data, user_api_key_dict=caller, cache=plan.cache, data=call.data, call_type=call_type)
+        available = {"user_api_key_dict": caller, "cache": plan.cache, "data": call.data, "call_type": call_type}
+        result = await hook.call(available, new_data, limit)
         if result is not None:
             call.replace(result)
 

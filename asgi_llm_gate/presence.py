@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from asgi_llm_gate.deadline import on_asyncio, resume
+from asgi_llm_gate.deadline import resume
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -21,13 +21,18 @@ class DisconnectedError(Exception):
     """The client has gone."""
 
 
-async def while_connected(receive: Receive, coroutine: Coroutine[Any, Any, T]) -> T:
+async def while_connected(receive: Receive, coroutine: Coroutine[Any, Any, T], *, stepping: bool) -> T:
     """Await a coroutine, or cancel it when the client goes, of which `DisconnectedError` tells.
 
     The body must have been read: nothing but a disconnect is to come. Under asyncio nobody watches until the coroutine
     suspends, so that one that never does pays for nothing.
+
+    Args:
+        receive: The server's, which nobody else may ask meanwhile.
+        coroutine: What to await.
+        stepping: The loop is asyncio's.
     """
-    if not on_asyncio():
+    if not stepping:
         return await _in_a_group(receive, coroutine)
     try:
         pending = coroutine.send(None)

@@ -80,7 +80,7 @@ def as_record(value: Any, kind: type[Record] = Record) -> Any:
     Records and lists are changed in place; objects that offer ``model_dump`` are dumped first.
     """
     if type(value) is dict:
-        return kind({name: item if type(item) in _SCALARS else as_record(item, kind) for name, item in value.items()})
+        value = kind(value)
     if type(value) is list:
         value[:] = [item if type(item) in _SCALARS else as_record(item, kind) for item in value]
     elif isinstance(value, Record):

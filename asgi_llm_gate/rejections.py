@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import orjson
 from asgi_llm_gate import sse
 from asgi_llm_gate.answer import EVENT_STREAM, Answer
 from asgi_llm_gate.errors import GateError, Rejection, error_answer, error_fields, intended, internal_error, refused
+from asgi_llm_gate.masking import log_crash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from asgi_llm_gate.answer import Headers
     from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.shapes import Json, Stream
-
-logger = logging.getLogger("asgi_llm_gate")
 
 
 def answer_to(exc: Exception, endpoint: Endpoint, asked: Json, call_id: str) -> Answer:
@@ -54,7 +52,7 @@ def as_error(exc: Exception) -> GateError:
     """Return the error that an exception means; a crash tells the client nothing."""
     error = intended(exc)
     if error is None:
-        logger.error("the call failed", exc_info=exc)
+        log_crash(exc, "the call failed")
         error = internal_error()
     return error
 

@@ -153,7 +153,10 @@ def _coding(start: Message) -> str:
 
 
 def _header(start: Message, wanted: bytes) -> bytes:
-    return next((bytes(value) for name, value in start.get("headers", ()) if name.lower() == wanted), b"")
+    for name, value in start.get("headers", ()):
+        if name.lower() == wanted:
+            return bytes(value)
+    return b""
 
 
 Handler = Callable[[Message], Awaitable[None]]
@@ -166,18 +169,24 @@ class Reply:
         send: Where messages go on to.
         choose: Is given the response start. Returns what is to take the body's messages and answer for the start too,
             or None to pass everything on.
+
+    Attributes:
+        complete: The app has said its last.
     """
 
     def __init__(self, send: Send, choose: Callable[[Message], Handler | None]) -> None:
         self._send = send
         self._choose = choose
         self._handler: Handler | None = None
+        self.complete = False
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app."""
         kind = message["type"]
         if kind == "http.response.start":
             self._handler = self._choose(message)
+        elif kind == "http.response.body" and not message.get("more_body", False):
+            self.complete = True
         if self._handler is None:
             await self._send(message)
         elif kind == "http.response.body":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
+
+from asgi_llm_gate.body import next_message
+from asgi_llm_gate.deadline import on_asyncio
+from asgi_llm_gate.signals import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,12 +33,12 @@ class WatchedReceive:
     def __init__(self, body: Iterator[Message], receive: Receive) -> None:
         self._body = body
         self._receive = receive
-        self._disconnected = anyio.Event()
+        self._disconnected = Signal()
         self._error: Exception | None = None
 
     async def __call__(self) -> Message:
         """Return the body's messages, then a disconnect when there is one; raise what the server's `receive` raised."""
-        message = None if self._disconnected.is_set() else next(self._body, None)
+        message = None if self._disconnected.is_set else next_message(self._body)
         if message is not None:
             return message
         await self._disconnected.wait()
@@ -79,12 +84,13 @@ class Running:
         self._grace = grace
         self._gone = gone
         self._app = anyio.CancelScope()
-        self._watch = anyio.CancelScope()
-        self._meanwhile = anyio.CancelScope()
-        self._done = anyio.Event()
+        self._meanwhile: anyio.CancelScope | None = None
+        self._done = Signal()
         self._group: TaskGroup | None = None
         self._others = 0
         self._failure: Exception | None = None
+        self._answered = False
+        self._parting = False
         self.ended = False
 
     async def run(self, app: Work, beside: Iterable[Work]) -> None:
@@ -94,8 +100,35 @@ class Running:
             Exception: What the app raised, unless the run had been ended by then, or what something beside it raised;
                 everything else is cancelled first.
         """
+        if on_asyncio():
+            await self._beside_a_task(self._work(app, beside))
+        else:
+            await self._in_a_group(self._work(app, beside))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _beside_a_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Watch the client in a task of asyncio's own: to start and cancel one of anyio's costs as much as all else."""
+        watcher = asyncio.get_running_loop().create_task(self._watch_client())
+        try:
+            await work
+        finally:
+            if self._parting:
+                with anyio.CancelScope(shield=True):
+                    await watcher
+            else:
+                watcher.cancel()
+                await asyncio.wait([watcher])
+
+    async def _in_a_group(self, work: Coroutine[Any, Any, None]) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch_client)
+            await work
+            if not self._parting:
+                group.cancel_scope.cancel()
+
+    async def _work(self, app: Work, beside: Iterable[Work]) -> None:
         async with anyio.create_task_group() as self._group:
-            self._group.start_soon(self._watch_client)
             for task in beside:
                 self.start(task)
             with self._app:
@@ -106,8 +139,6 @@ class Running:
                         self._fail(exc)
             self._done.set()
             self._look_away()
-        if self._failure is not None:
-            raise self._failure
 
     def start(self, task: Work) -> None:
         """Run one more thing beside the app."""
@@ -118,7 +149,8 @@ class Running:
     def meanwhile(self, task: Work) -> None:
         """Run something that goes on until the response is complete, and for which nothing waits. There is one."""
         assert self._group is not None  # noqa: S101  # only called while the app runs
-        self._group.start_soon(self._in_the_meantime, task)
+        self._meanwhile = anyio.CancelScope()
+        self._group.start_soon(self._in_the_meantime, task, self._meanwhile)
 
     def end(self) -> None:
         """Tell the app that its client is gone, give it its grace, and cancel it; without waiting for that."""
@@ -129,8 +161,10 @@ class Running:
             self._group.start_soon(self._stop)
 
     def answered(self) -> None:
-        """Stop watching the client: the response is complete, and the app may finish in peace."""
-        self._stop_watching()
+        """Pay no more attention to the client: the response is complete, and the app may finish in peace."""
+        self._answered = True
+        if self._meanwhile is not None:
+            self._meanwhile.cancel()
 
     def delivered(self) -> None:
         """Tell the app what servers say once a response is sent: a disconnect."""
@@ -146,16 +180,12 @@ class Running:
         self._look_away()
 
     def _look_away(self) -> None:
-        """Stop watching the client where nothing is left that its going could stop."""
-        if self._done.is_set() and not self._others:
-            self._stop_watching()
+        """Stop what goes on in the meantime where nothing is left to wait for."""
+        if self._meanwhile is not None and self._done.is_set and not self._others:
+            self._meanwhile.cancel()
 
-    def _stop_watching(self) -> None:
-        self._watch.cancel()
-        self._meanwhile.cancel()
-
-    async def _in_the_meantime(self, task: Work) -> None:
-        with self._meanwhile:
+    async def _in_the_meantime(self, task: Work, scope: anyio.CancelScope) -> None:
+        with scope:
             await task()
 
     def _fail(self, exc: Exception) -> None:
@@ -165,10 +195,9 @@ class Running:
         self._group.cancel_scope.cancel()
 
     async def _watch_client(self) -> None:
-        gone = False
-        with self._watch:
-            gone = await self._receive.watch()
-        if gone and not self.ended:
+        gone = await self._receive.watch()
+        if gone and not self.ended and not self._answered:
+            self._parting = True
             self.end()
             await self._gone()
 

@@ -48,8 +48,25 @@ def gate(config: str | os.PathLike[str]) -> LLMGate:
     settings = own_settings(config)
     if not settings.model_list:
         raise ConfigError(f"{os.fspath(config)}: model_list: name at least one model to serve")
-    forwarder = Forwarder(model_list=settings.model_list, max_body_bytes=settings.max_body_bytes)
-    return LLMGate(forwarder, **replace(settings, model_list=()).keywords())
+    forwarder = Forwarder(
+        model_list=settings.model_list,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    return LLMGate(forwarder, **replace(settings, model_list=(), callback_settings={}).keywords())
+
+
+def check_workers(settings: Settings, workers: int) -> None:
+    """Refuse several processes where a callback counts over all of them (``shared_state``) and they share nothing.
+
+    Raises:
+        ConfigError: One line that names it.
+    """
+    shares = settings.cache is not None and settings.cache.redis_cache is not None
+    counts = [type(callback).__name__ for callback in settings.callbacks if getattr(callback, "shared_state", False)]
+    if workers > 1 and counts and not shares:
+        what = f"{counts[0]} counts over all processes, and they share nothing without gate_settings.redis_url"
+        raise ConfigError(f"--workers {workers}: {what}")
 
 
 def worker() -> LLMGate:

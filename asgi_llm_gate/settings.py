@@ -18,6 +18,7 @@ class Settings:
 
     Attributes:
         callbacks: The callbacks, in order.
+        callback_settings: The options of hooks that ship, by their names in `callbacks`.
         enforce_user_param: Calls must say who their user is.
         enforced_params: Further fields that calls must carry, dotted for nested ones.
         user_params: The fields that say who the user is; one of them is enough.
@@ -25,7 +26,9 @@ class Settings:
         master_key: The key that callers must present.
         custom_auth: Is asked who is calling, ``(request, api_key)``, in place of the master key.
         model_list: The upstreams of the command line's own server, LiteLLM's entries.
-        cache: What hooks are given as `cache`; one of the gate's own if None.
+        cache: What hooks are given as `cache`; one of the gate's own if None, on Redis if there is a `redis_url`.
+        redis_url: The Redis in which all processes share what hooks keep in their `cache`.
+        on_store_error: What becomes of a hook's use of the cache while Redis is away.
         call_type_names: Name call types as LiteLLM's documentation does, or as its code does now.
         hook_timeout: How long a hook may take.
         on_hook_error: What becomes of the call when a hook crashes or takes too long.
@@ -45,10 +48,16 @@ class Settings:
         policies: What becomes of endpoint classes that the gate does not look into: ``pass`` or ``deny``, the default;
             and of WebSockets and files of calls, which it looks into by default: ``inspect``, ``pass`` or ``deny``.
         paths: An app's own paths, by their end: a call type, or ``pass`` for what is no LLM call.
+        keys: The keys that callers may present beside the master key, each known by its SHA-256, with what hooks are
+            to know of who presents it, the models it may use, and its limits.
+        users: The limits of users, by their id.
+        teams: The limits of teams, by their id.
+        lease_seconds: How long the slots of a process that has died stay taken.
         shutdown_timeout: How long open streams may go on after the command line's server is told to stop.
     """
 
     callbacks: tuple[object, ...] = ()
+    callback_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     enforce_user_param: bool = False
     enforced_params: tuple[str, ...] = ()
     user_params: tuple[str, ...] = ("user",)
@@ -57,6 +66,8 @@ class Settings:
     custom_auth: CustomAuth | None = None
     model_list: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     cache: DualCache | None = None
+    redis_url: str | None = field(default=None, repr=False)
+    on_store_error: Literal["allow", "reject"] = "allow"
     call_type_names: Literal["documented", "litellm"] = "documented"
     hook_timeout: float = 30.0
     on_hook_error: Literal["reject", "allow"] = "reject"
@@ -75,6 +86,10 @@ class Settings:
     strict: bool = False
     policies: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
+    keys: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    users: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    teams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    lease_seconds: float = 30.0
     shutdown_timeout: float = 10.0
 
     def keywords(self) -> Any:
@@ -86,6 +101,7 @@ class Keywords(TypedDict, total=False):
     """The settings as `LLMGate` takes them: those of `Settings`, in the forms that are easy to write."""
 
     callbacks: Any
+    callback_settings: Mapping[str, Mapping[str, Any]]
     enforce_user_param: bool
     enforced_params: str | list[str] | tuple[str, ...]
     user_params: str | list[str] | tuple[str, ...]
@@ -94,6 +110,8 @@ class Keywords(TypedDict, total=False):
     custom_auth: CustomAuth | str | None
     model_list: list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]
     cache: DualCache | None
+    redis_url: str | None
+    on_store_error: Literal["allow", "reject"]
     call_type_names: Literal["documented", "litellm"]
     hook_timeout: float
     on_hook_error: Literal["reject", "allow"]
@@ -112,4 +130,8 @@ class Keywords(TypedDict, total=False):
     strict: bool
     policies: Mapping[str, str]
     paths: Mapping[str, str]
+    keys: list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]
+    users: Mapping[str, Mapping[str, Any]]
+    teams: Mapping[str, Mapping[str, Any]]
+    lease_seconds: float
     shutdown_timeout: float

@@ -11,13 +11,14 @@ import anyio
 import orjson
 
 from asgi_llm_gate.app_events import AppEvents
-from asgi_llm_gate.auth import UserAPIKeyAuth, authenticate, presented_key
+from asgi_llm_gate.auth import UserAPIKeyAuth, presented_key
 from asgi_llm_gate.body import Head
 from asgi_llm_gate.client_events import ClientEvents
 from asgi_llm_gate.errors import GateError, Rejection, error_answer, error_fields, refused
 from asgi_llm_gate.fields import require, require_user
 from asgi_llm_gate.hooks import report_failure
 from asgi_llm_gate.inbox import Inbox
+from asgi_llm_gate.model_access import check_access
 from asgi_llm_gate.rejections import as_error
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Scope, Send
 
+    from asgi_llm_gate.authentication import Authenticator
     from asgi_llm_gate.call import CallData
     from asgi_llm_gate.plan import Plan
     from asgi_llm_gate.shapes import Dialogue, Json
@@ -55,8 +57,7 @@ class Socket:
 
     async def run(self) -> None:
         """See the connection through to its end."""
-        # As middleware and custom_auth functions know requests.
-        scope = {**self._scope, "type": "http", "method": "GET"}
+        scope = as_http(self._scope)
         head = Head.of(scope)
         try:
             caller = await self._admit(scope, head)
@@ -83,13 +84,12 @@ class Socket:
     async def _admit(self, scope: Scope, head: Head) -> UserAPIKeyAuth:
         """Let the connection in by its head."""
         settings = self._plan.settings
-        head.check_single()
-        key = presented_key(head.named) or _key_of_protocol(scope.get("subprotocols") or ())
-        caller = await authenticate(
-            scope, key, settings.master_key, settings.custom_auth, timeout=settings.hook_timeout
-        )
+        caller = await identified(self._plan.authenticator, scope, head)
         if not self._dialogue.USER_IN_EVENTS:
-            query = _fields(scope.get("query_string", b""))
+            raw: bytes = scope.get("query_string", b"")
+            query = _fields(raw)
+            if self._plan.authenticator.limits_models:
+                check_access(caller, _models(raw), query)
             if settings.enforce_user_param:
                 user = require_user(query, settings.user_params)
                 caller = caller if caller.end_user_id else caller.model_copy(update={"end_user_id": user})
@@ -183,6 +183,27 @@ class Socket:
         return told or exc
 
 
+def as_http(scope: Scope) -> Scope:
+    """Return a WebSocket's scope as middleware and `custom_auth` functions know requests."""
+    return {**scope, "type": "http", "method": "GET"}
+
+
+async def identified(authenticator: Authenticator, scope: Scope, head: Head) -> UserAPIKeyAuth:
+    """Return who opens a WebSocket.
+
+    Args:
+        authenticator: Asked who calls.
+        scope: The connection, as of an HTTP request.
+        head: Its headers.
+
+    Raises:
+        Exception: It is nobody who may.
+    """
+    head.check_single()
+    key = presented_key(head.named) or _key_of_protocol(scope.get("subprotocols") or ())
+    return await authenticator.caller(scope, key)
+
+
 async def deny(scope: Scope, receive: Receive, send: Send, error: GateError) -> None:
     """Refuse a WebSocket before it is accepted, in the envelope where the server can carry it (ASGI: HTTP 403 else)."""
     await receive()
@@ -213,6 +234,12 @@ def _arguments(client: ClientEvents) -> Mapping[str, Any]:
 
 def _decoded(name: bytes) -> str:
     return unquote_plus(name.decode("latin-1"))
+
+
+def _models(query: bytes) -> list[str]:
+    """Return every model that a query names; Azure's clients call it the deployment."""
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return [value for name, value in pairs if name in {"model", "deployment"}]
 
 
 def _fields(query: bytes) -> Json:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asgi_llm_gate.checks import WrongValueError, resolved, shown
 from asgi_llm_gate.config_file import ConfigError
 from asgi_llm_gate.includes import Files
+from asgi_llm_gate.values import WrongValueError, resolved, shown
 
 # LiteLLM's section of variables.
 VARIABLES = "environment_variables"

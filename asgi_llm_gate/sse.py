@@ -23,18 +23,21 @@ DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n"
 
 _BOM = b"\xef\xbb\xbf"
+_LF, _CR = b"\n\r"
 _LINE_ENDS = (b"\n", b"\r")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 # Two line ends in a row. The groups are atomic: one CRLF is never read as two.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+# The same where there is no CR, as from nearly all servers: ten times as quick to find.
+_LF_BLANK_LINE = re.compile(rb"\n\n")
 
 
 class EventTooLargeError(ValueError):
     """An event is larger than a decoder may hold."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """One event with its bytes as they came, up to and with its blank line.
 
@@ -50,8 +53,9 @@ class Event:
     @classmethod
     def parse(cls, raw: bytes) -> Event:
         """Read an event from its bytes."""
-        if _is_plain(raw):
-            return cls(raw, raw[6:-2])
+        line = _only_line(raw)
+        if line is not None:
+            return cls(raw, line)
         fields = [_field(line) for line in _LINE_END.split(raw.removeprefix(_BOM))]
         data = [value for name, value in fields if name == b"data"]
         return cls(raw, b"\n".join(data) if data else None)
@@ -61,14 +65,14 @@ class Event:
         """The event is OpenAI's end of a stream."""
         return self.data is not None and self.data.strip() == b"[DONE]"
 
-    def with_data(self, data: bytes) -> Event:
-        """Return the event with other data, in one line; its other fields and comments stay.
+    def with_data(self, data: bytes) -> bytes:
+        """Return the event's bytes with other data, in one line; its other fields and comments stay.
 
         Args:
             data: Without line ends.
         """
-        if _is_plain(self.raw):
-            return Event(b"data: %b\n\n" % data, data)
+        if self.data is not None and self.raw == b"data: %b\n\n" % self.data:
+            return b"data: %b\n\n" % data
         lines = []
         replaced = False
         for line in _LINE_END.split(self.raw.removeprefix(_BOM)):
@@ -77,19 +81,24 @@ class Event:
             elif not replaced:
                 lines.append(b"data: " + data)
                 replaced = True
-        return Event(b"".join(line + b"\n" for line in lines if line) + b"\n", data)
+        return b"".join(line + b"\n" for line in lines if line) + b"\n"
 
 
 def is_whole(raw: bytes) -> bool:
     """Tell whether an event has its blank line; the last of a stream may not."""
+    if raw.endswith(b"\n\n"):
+        return True
     end = raw[-4:]
     line = end[: -2 if end.endswith(b"\r\n") else -1]
     return end.endswith(_LINE_ENDS) and (not line or line.endswith(_LINE_ENDS))
 
 
-def _is_plain(raw: bytes) -> bool:
-    """Tell whether an event is a single line in the form that nearly all servers write."""
-    return raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw
+def _only_line(raw: bytes) -> bytes | None:
+    """Return the data of an event in the form that nearly all servers write, a single line; None for others."""
+    if not raw.startswith(b"data: ") or not raw.endswith(b"\n\n"):
+        return None
+    line = raw[6:-2]
+    return None if _LF in line or _CR in line else line
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
@@ -107,15 +116,23 @@ class Decoder:
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
         self._buffer = bytearray()
+        self._has_cr = False
         self._searched = 0
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Take the next bytes and yield the events they complete; all of them must be taken.
+        """Take the next bytes and return the events they complete; all of them must be taken.
 
         Raises:
-            EventTooLargeError: An event is larger than allowed; those before it have been yielded.
+            EventTooLargeError: An event is larger than allowed; those before it have been given.
         """
+        line = None if self._buffer else _only_line(chunk)
+        if line is None or len(chunk) > self._max_event_bytes:
+            return self._cut(chunk)
+        return iter((Event(chunk, line),))
+
+    def _cut(self, chunk: bytes) -> Iterator[Event]:
         self._buffer += chunk
+        self._has_cr = self._has_cr or _CR in chunk
         begin = 0
         while (end := self._end_of_event(begin)) is not None:
             self._check(end - begin)
@@ -132,9 +149,10 @@ class Decoder:
 
     def _end_of_event(self, begin: int) -> int | None:
         """Return where the event that begins here ends; None if that is not known yet."""
-        blank = _LINE_END.match(self._buffer, begin)
-        match = blank or _BLANK_LINE.search(self._buffer, max(begin, self._searched))
-        if match is None or (match.end() == len(self._buffer) and self._buffer.endswith(b"\r")):
+        buffer = self._buffer
+        blank_line = _BLANK_LINE if self._has_cr else _LF_BLANK_LINE
+        match = _LINE_END.match(buffer, begin) or blank_line.search(buffer, max(begin, self._searched))
+        if match is None or (match.end() == len(buffer) and buffer.endswith(b"\r")):
             return None
         return match.end()
 

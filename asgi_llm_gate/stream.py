@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from asgi_llm_gate.deadline import limiter, on_asyncio
 from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.window import TextTooLongError, WholeText, Window
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from asgi_llm_gate.hooks import Hook
     from asgi_llm_gate.shapes import Channel, Json, Slot, Stream, TextName
@@ -54,12 +55,13 @@ class TextHook:
 class _Text:
     """One text of a stream on its way through the hooks of its channel."""
 
-    __slots__ = ("_arguments", "_stages", "slot")
+    __slots__ = ("_arguments", "_limit", "_stages", "slot")
 
     def __init__(self, slot: Slot, hooks: Sequence[TextHook], arguments: Mapping[str, Any]) -> None:
         self.slot = slot
         self._stages = [(text.hook, text.look_ahead()) for text in hooks if slot.channel in text.channels]
         self._arguments = arguments
+        self._limit = limiter(stepping=on_asyncio())
 
     async def push(self, piece: str) -> str:
         """Return what may go out after one more piece."""
@@ -69,7 +71,9 @@ class _Text:
             if isinstance(window, WholeText):
                 piece = self._wait(window, piece)
                 continue
-            piece = window.settle(await self._call(hook, window.take(piece)))
+            text = window.take(piece)
+            result = await self._ask(hook, text)
+            piece = window.settle(text if result is None else result)
         return piece
 
     async def flush(self) -> str:
@@ -79,7 +83,8 @@ class _Text:
             asks = bool(piece) or isinstance(window, WholeText)
             piece = window.flush() + piece
             if piece and asks:
-                piece = await self._call(hook, piece)
+                result = await self._ask(hook, piece)
+                piece = piece if result is None else result
         return piece
 
     def _wait(self, whole: WholeText, piece: str) -> str:
@@ -90,12 +95,11 @@ class _Text:
             raise GateError(502, "A text of the stream is too long to look at", code="response_too_large") from exc
         return ""
 
-    async def _call(self, hook: Hook, text: str) -> str:
+    def _ask(self, hook: Hook, text: str) -> Coroutine[Any, Any, str | None]:
         piece = Piece(text)
         piece.channel = self.slot.channel
         piece.index = self.slot.index
-        result = await hook(_text_or_none, response=piece, **self._arguments)
-        return text if result is None else result
+        return hook.call({"response": piece, **self._arguments}, _text_or_none, self._limit)
 
 
 class TextEditor:
@@ -112,6 +116,7 @@ class TextEditor:
         self._stream = stream
         self._arguments = arguments
         self._texts: dict[TextName, _Text] = {}
+        self._holds = any(hook.window for hook in self._hooks)
 
     async def edit(self, chunk: Json) -> tuple[list[Json], bool]:
         """Have the hooks look at a chunk.
@@ -120,20 +125,22 @@ class TextEditor:
             Chunks that must go before it, and whether it was changed itself.
         """
         changed = False
-        slots: dict[TextName, Slot] = {}
+        slots = []
         for slot in self._stream.slots(chunk):
             text = self._texts.get(slot.text)
             if text is None:
                 text = self._texts[slot.text] = _Text(slot, self._hooks, self._arguments)
-            piece = await text.push(slot.piece)
-            if piece != slot.piece:
+            given = slot.piece
+            piece = await text.push(given)
+            if piece != given:
                 slot.put(piece)
                 changed = True
-            slots[slot.text] = slot
+            slots.append(slot)
         before: list[Json] = []
-        for name in self._stream.finishing(chunk):
+        for name in self._stream.finishing(chunk) if self._holds else ():
+            here = {slot.text: slot for slot in slots}
             async for text, rest in self._flushed(name):
-                slot_here = slots.get(text.slot.text)
+                slot_here = here.get(text.slot.text)
                 if slot_here is None:
                     before.append(self._stream.more(text.slot, rest))
                 else:
@@ -154,8 +161,8 @@ class TextEditor:
 
 
 def _text_or_none(result: Any) -> str | None:
-    if isinstance(result, Exception):
-        raise result
     if result is None or isinstance(result, str):
         return result
+    if isinstance(result, Exception):
+        raise result
     raise TypeError(f"a streaming hook returned {type(result).__name__}; expected a str or None")

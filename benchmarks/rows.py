@@ -80,13 +80,13 @@ class Row:
         name: What is measured.
         gate: The gate before the traffic's app.
         traffic: The requests.
-        bound: The most it is to cost, as a ratio to the codec.
+        bound: The most it is to cost, as a ratio to the codec; None where none is set.
     """
 
     name: str
     gate: ASGIApp
     traffic: Traffic
-    bound: float
+    bound: float | None
 
 
 def _row(name: str, traffic: Traffic, bound: float, *callbacks: CallHooks, **settings: Any) -> Row:

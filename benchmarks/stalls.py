@@ -73,7 +73,7 @@ BODIES: Mapping[str, bytes] = {
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """How long one body holds the loop, and whether that is too long.
+    """How long one body holds the loop.
 
     Attributes:
         name: The body.
@@ -82,11 +82,6 @@ class Stall:
 
     name: str
     milliseconds: float
-
-    @property
-    def verdict(self) -> str:
-        """``ok`` or ``MISS``."""
-        return "ok" if self.milliseconds <= BOUND else "MISS"
 
 
 class _Turns:

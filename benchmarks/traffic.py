@@ -149,7 +149,7 @@ _ASKED = {
     "user": "customer-1877",
 }
 
-_ANSWER = {
+ANSWER = {
     "id": "chatcmpl-B0x4",
     "object": "chat.completion",
     "created": 1772409600,
@@ -180,7 +180,7 @@ _ANSWER = {
     "system_fingerprint": "fp_01aeff40ea",
 }
 
-_CHUNK = {
+_CHUNK_OF_TEXT = {
     "id": "chatcmpl-B0x4",
     "object": "chat.completion.chunk",
     "created": 1772409600,
@@ -208,21 +208,21 @@ def _app(content_type: bytes, bodies: list[bytes]) -> Callable[[Scope, Receive, 
     return app
 
 
+def streaming(chunks: list[bytes]) -> ASGIApp:
+    """Make a bare app that answers with these chunks, each a message."""
+    events = [b"data: %b\n\n" % chunk for chunk in chunks]
+    return _app(b"text/event-stream; charset=utf-8", [*events, b"data: [DONE]\n\n"])
+
+
 def _chat(app: ASGIApp, **more: Any) -> Traffic:
     body = orjson.dumps({**_ASKED, **more})
     return Traffic(app, "/v1/chat/completions", body, unit=body)
 
 
-CALL = _chat(_app(b"application/json", [orjson.dumps(_ANSWER)]))
+CALL = _chat(_app(b"application/json", [orjson.dumps(ANSWER)]))
 OTHER_PATH = replace(CALL, path="/v1/orders")
-STREAM = replace(
-    _chat(
-        _app(
-            b"text/event-stream; charset=utf-8",
-            [*[b"data: %b\n\n" % orjson.dumps(_CHUNK)] * CHUNKS, b"data: [DONE]\n\n"],
-        ),
-        stream=True,
-    ),
-    unit=orjson.dumps(_CHUNK),
-    units=CHUNKS,
+_CHUNK = orjson.dumps(_CHUNK_OF_TEXT)
+FINISH = orjson.dumps(
+    {**_CHUNK_OF_TEXT, "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}]}
 )
+STREAM = replace(_chat(streaming([_CHUNK] * CHUNKS), stream=True), unit=_CHUNK, units=CHUNKS)

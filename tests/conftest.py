@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 
 from tests.clocks import virtual
+from tests.redis_server import redis_server, session_redis
+
+__all__ = ["redis_server", "session_redis"]
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -275,17 +275,18 @@ def test_a_text_is_no_counter():
     assert cache.get_cache("text") == "12"
 
 
-def test_the_memory_tier_is_the_only_one():
-    """Handlers that look whether there is a Redis find none."""
+@pytest.mark.anyio
+async def test_the_memory_tier_is_the_only_one():
+    """Handlers that look whether there is a Redis find none; there is nothing to close."""
     tier = InMemoryCache()
     cache = DualCache(tier)
+    await cache.aclose()
     assert cache.in_memory_cache is tier
     assert cache.redis_cache is None
 
 
-def test_a_redis_tier_is_not_ignored_in_silence():
-    """Its counters would look shared and be none."""
-    with pytest.raises(ValueError, match="takes no redis_cache"):
+def test_a_redis_tier_of_another_kind_is_not_taken():
+    with pytest.raises(TypeError, match=r"expected a RedisCache of asgi_llm_gate.cache, got object"):
         DualCache(redis_cache=object())  # type: ignore[arg-type]
 
 
@@ -310,9 +311,10 @@ def test_the_synchronous_methods_work_as_litellms():
 
 
 @pytest.mark.anyio
-async def test_the_asynchronous_methods_work_as_litellms():
+@pytest.mark.parametrize("around", [DualCache, lambda tier: tier], ids=["both", "memory"])
+async def test_the_asynchronous_methods_work_as_litellms(around):
     clock = Clock()
-    cache = DualCache(InMemoryCache(clock=clock))
+    cache = around(InMemoryCache(clock=clock))
     span = {"parent_otel_span": object(), "local_only": True, "litellm_parent_otel_span": None}
     await cache.async_set_cache("a", [1], ttl=5, **span)
     assert await cache.async_get_cache("a", **span) == [1]

@@ -60,6 +60,7 @@ def test_what_handlers_find_beside_the_clients_fields():
         "method": "POST",
         "headers": headers,
         "body": {"model": "m", "metadata": {"tag": "a"}},
+        "via": "http",
     }
     assert data["metadata"] == {
         "tag": "a",

@@ -15,6 +15,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from asgi_llm_gate import CallHooks, DualCache, LLMGate
+from asgi_llm_gate.auth import hash_key
+from asgi_llm_gate.builtin import BUILT_IN
+from asgi_llm_gate.cache.address import EXPECTED_PARAMS, EXPECTED_URL
 from asgi_llm_gate.checks import CHECKS
 from asgi_llm_gate.config import _PLACES, CONFIG_VARIABLE, ConfigError, Keywords, Settings, load_settings
 from asgi_llm_gate.endpoints import Routes
@@ -75,13 +78,16 @@ model_list:
       timeout: 30
 litellm_settings:
   callbacks: [hooks.one, hooks.two, hooks.Handler]
-  cache_params: {type: local}
+  cache_params: {type: redis, host: h, password: os.environ/UPSTREAM_KEY}
 general_settings:
   master_key: os.environ/MASTER
   enforce_user_param: true
   enforced_params: [metadata.team, os.environ/PARAM]
   custom_auth: hooks.who
 gate_settings:
+  callback_settings: {}
+  redis_url: redis://:hunter2@h:1
+  on_store_error: reject
   user_params: safety_identifier
   forward_user: always
   call_type_names: litellm
@@ -102,19 +108,41 @@ gate_settings:
   strict: false
   policies: {invocations: pass, batches: deny}
   paths: {/v2/ask: completion, /v2/files: pass}
+  keys:
+    - api_key: os.environ/ADA
+      key_alias: ada
+      user_id: 7
+      team_id: blue
+      models: [gpt-*, o3]
+      max_parallel_requests: 1
+      rpm_limit: os.environ/RPM
+      tpm_limit: 0
+      metadata: {tags: [os.environ/TEAM], model_rpm_limit: {gpt-4: os.environ/RPM}}
+    - {api_key_sha256: ABCDEF78abcdef78abcdef78abcdef78abcdef78abcdef78abcdef78abcdef78, models: o3}
+  users: {7: {rpm_limit: 2}}
+  teams: {blue: {tpm_limit: 3, metadata: {cost: 5}}}
+  lease_seconds: 9
   shutdown_timeout: 0
 """
 
 
 def test_every_setting_of_a_file_is_read(configured):
-    environ = {"UPSTREAM_KEY": "sk-up", "TEAM": "blue", "MASTER": "sk-master", "PARAM": "tenant"}
+    environ = {
+        "UPSTREAM_KEY": "sk-up",
+        "TEAM": "blue",
+        "MASTER": "sk-master",
+        "PARAM": "tenant",
+        "ADA": "sk-ada",
+        "RPM": "60",
+    }
     settings = configured(WHOLE, environ)
-    given = dataclasses.asdict(dataclasses.replace(settings, callbacks=(), custom_auth=None))
+    given = dataclasses.asdict(dataclasses.replace(settings, callbacks=(), custom_auth=None, cache=None))
     assert [type(callback).__name__ for callback in settings.callbacks] == ["Handler"] * 3
     assert settings.callbacks[0] is not settings.callbacks[1]
     assert settings.custom_auth.__name__ == "who"
     assert given == {
         "callbacks": (),
+        "callback_settings": {},
         "enforce_user_param": True,
         "enforced_params": ("metadata.team", "tenant"),
         "user_params": ("safety_identifier",),
@@ -134,6 +162,8 @@ def test_every_setting_of_a_file_is_read(configured):
             },
         ),
         "cache": None,
+        "redis_url": "redis://:hunter2@h:1",
+        "on_store_error": "reject",
         "call_type_names": "litellm",
         "hook_timeout": 0.5,
         "on_hook_error": "allow",
@@ -152,8 +182,36 @@ def test_every_setting_of_a_file_is_read(configured):
         "strict": False,
         "policies": {"invocations": "pass", "batches": "deny"},
         "paths": {"/v2/ask": "completion", "/v2/files": "pass"},
+        "keys": (
+            {
+                "api_key_sha256": hash_key("sk-ada"),
+                "key_alias": "ada",
+                "user_id": "7",
+                "team_id": "blue",
+                "models": ("gpt-*", "o3"),
+                "max_parallel_requests": 1,
+                "rpm_limit": 60,
+                "tpm_limit": 0,
+                "metadata": {"tags": ["blue"], "model_rpm_limit": {"gpt-4": 60}},
+            },
+            {"api_key_sha256": "abcdef78" * 8, "models": ("o3",)},
+        ),
+        "users": {"7": {"rpm_limit": 2}},
+        "teams": {"blue": {"tpm_limit": 3, "metadata": {"cost": 5}}},
+        "lease_seconds": 9.0,
         "shutdown_timeout": 0.0,
     }
+
+
+def test_no_key_is_kept_in_clear(configured):
+    """Not even the text of a variable; and the settings, given as keywords once more, are the same."""
+    keys = "[{api_key: sk-first, metadata: {a: [os.environ/A]}, models: os.environ/A}, {api_key: os.environ/KEY}]"
+    settings = configured(f"gate_settings: {{keys: {keys}}}", {"KEY": "sk-second", "A": "b"})
+    assert [key["api_key_sha256"] for key in settings.keys] == [hash_key("sk-first"), hash_key("sk-second")]
+    assert "api_key" not in settings.keys[0]
+    assert repr(settings.keys[0]["metadata"]) == "{'a': ['b']}"
+    assert "sha256" not in repr(settings)
+    assert load_settings(None, settings.keywords(), {}) == settings
 
 
 def test_a_file_may_be_given_as_a_path_or_as_its_content(configured):
@@ -205,6 +263,59 @@ def test_a_path_of_the_app_is_gated(path):
     assert found.call_type == "completion"
 
 
+ENVIRON = {"REDIS_HOST": "around", "PASSWORD": "hunter2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords", "shown", "policy"),
+    [
+        ("gate_settings: {redis_url: 'redis://:hunter2@h:1/2'}", {}, "Redis at h:1", "allow"),
+        ("gate_settings: {redis_url: redis://h, on_store_error: reject}", {}, "Redis at h:6379", "reject"),
+        ("gate_settings: {redis_url: redis://h}", {"redis_url": "redis://i"}, "Redis at i:6379", "allow"),
+        ("gate_settings: {redis_url: redis://h}", {"on_store_error": "reject"}, "Redis at h:6379", "reject"),
+        ("litellm_settings: {cache_params: {host: h, password: os.environ/PASSWORD}}", {}, "Redis at h:6379", "allow"),
+        ("litellm_settings: {cache_params: {type: redis}}", {}, "Redis at around:6379", "allow"),
+        ("litellm_settings: {cache_params: {host: h}}", {"redis_url": "redis://i"}, "Redis at i:6379", "allow"),
+    ],
+)
+def test_a_redis_that_is_configured_is_behind_the_cache(text, keywords, shown, policy, configured):
+    settings = configured(text, ENVIRON, **keywords)
+    assert str(settings.cache.redis_cache.store.address) == shown
+    assert settings.cache.on_store_error == policy
+    assert "hunter2" not in repr(settings)
+
+
+def test_litellms_parameters_name_the_keys_and_the_wait_too(configured):
+    settings = configured("litellm_settings: {cache_params: {host: h, namespace: mine, socket_timeout: 5}}")
+    store = settings.cache.redis_cache.store
+    assert (store.prefix, store.address.timeout) == ("{mine}:", 5)
+
+
+@pytest.mark.parametrize("text", ["gate_settings: {}", "litellm_settings: {cache_params: {type: local}}"])
+def test_without_a_redis_the_cache_is_the_gates_own(text, configured):
+    assert configured(text, {"REDIS_HOST": "around"}).cache is None
+
+
+def test_a_cache_that_is_given_is_the_one_that_is_used(configured):
+    """Whatever the file says of a Redis; and the settings of a gate can be given to another one."""
+    cache = DualCache()
+    assert configured("gate_settings: {redis_url: redis://h}", cache=cache).cache is cache
+    settings = configured("gate_settings: {redis_url: redis://h}")
+    assert load_settings(None, settings.keywords(), {}).cache is settings.cache
+
+
+def test_where_redis_py_is_not_installed_one_line_says_so(configured, monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis.connection", None)
+    for text, place in [
+        ("gate_settings: {redis_url: redis://h}", "gate_settings.redis_url"),
+        ("litellm_settings: {cache_params: {host: h}}", "litellm_settings.cache_params"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            configured(text)
+        line = f"{place}: the cache on Redis needs redis: pip install 'asgi-llm-gate[redis]'"
+        assert str(caught.value).endswith(line)
+
+
 def test_keywords_are_the_settings():
     """What `LLMGate` takes by keyword is what `Settings` holds, name by name."""
     assert list(Keywords.__annotations__) == [field.name for field in dataclasses.fields(Settings)]
@@ -215,11 +326,11 @@ def test_every_setting_has_its_check_and_its_place():
     names = set(Keywords.__annotations__)
     assert names - set(CHECKS) == {"callbacks", "custom_auth", "model_list"}
     assert set(CHECKS) <= names
-    assert set(_PLACES) ^ names == {"cache", "cache_params"}
+    assert set(_PLACES) ^ names == {"cache", "cache_params", *BUILT_IN}
     for name, place in _PLACES.items():
         section, _, inner = place.rpartition(".")
         assert inner == name
-        assert section in {"", "litellm_settings", "general_settings", "gate_settings"}
+        assert section in {"", "litellm_settings", "general_settings", "callback_settings", "gate_settings"}
 
 
 def test_every_setting_is_a_keyword_too():
@@ -351,6 +462,7 @@ def test_settings_can_not_be_changed():
 NAMES = (
     "async_pre_call_hook, async_moderation_hook, async_post_call_success_hook, async_post_call_streaming_hook, "
     "async_post_call_streaming_iterator_hook, async_post_call_failure_hook, async_post_call_response_headers_hook, "
+    "async_post_call_ended_hook, "
     "async_log_pre_api_call, async_log_stream_event, async_log_success_event, async_log_failure_event, "
     "log_pre_api_call, log_stream_event, log_success_event, log_failure_event"
 )
@@ -361,6 +473,69 @@ HIDDEN = "what the environment variable holds"
 PATH = "expected a path such as /v2/ask, where a segment but the last may be {}"
 NEEDY = "Needy can't be made: TypeError: Needy.__init__() missing 1 required positional argument: 'level'"
 CLASSES = "batches, files, invocations, realtime, responses_ws, uploads"
+
+_SHA = "a" * 64
+_LIMITED = "max_parallel_requests, rpm_limit, tpm_limit, metadata"
+_KEY_SETTINGS = f"api_key, api_key_sha256, key_alias, user_id, team_id, models, {_LIMITED}"
+
+# What of each setting is wrong, its place within it, and what is said.
+WRONG_KEYS = [
+    ("one key", "sk-secret", ": expected a list of keys, got str"),
+    ("keys by name", "{sk-secret: {}}", ": expected a list of keys, got dict"),
+    ("a bare key", "[sk-secret]", "[0]: expected settings by name, got str"),
+    ("nothing of a key", "[null]", "[0]: expected settings by name, got NoneType"),
+    ("no key", "[{user_id: a}]", "[0]: expected either api_key or api_key_sha256"),
+    ("both", f"[{{api_key: sk-secret, api_key_sha256: {_SHA}}}]", "[0]: expected either api_key or api_key_sha256"),
+    ("an empty key", "[{api_key: os.environ/EMPTY}]", "[0].api_key: expected text, got none"),
+    ("a number", "[{api_key: 1234}]", "[0].api_key: expected text, got int"),
+    ("a line's end", "[{api_key: os.environ/LINE}]", "[0].api_key: holds a character that an API key can't have"),
+    ("no variable", "[{api_key: os.environ/NOT}]", "[0].api_key: the environment variable NOT is not set"),
+    ("a key as its hash", "[{api_key_sha256: sk-secret}]", "[0].api_key_sha256: expected 64 hex digits"),
+    ("too short", f"[{{api_key_sha256: {_SHA[1:]}}}]", "[0].api_key_sha256: expected 64 hex digits"),
+    ("digits alone", f"[{{api_key_sha256: {'1' * 64}}}]", "[0].api_key_sha256: expected 64 hex digits"),
+    ("twice", "[{api_key: sk-secret}, {api_key: b}, {api_key: sk-secret}]", "[2]: has the same key as [0]"),
+    (
+        "once by its hash",
+        f"[{{api_key: sk-secret}}, {{api_key_sha256: {hash_key('sk-secret').upper()}}}]",
+        "[1]: has the same key as [0]",
+    ),
+    ("a typo", "[{api_key: a, rpm: 1}]", f"[0].rpm: no setting there; those are {_KEY_SETTINGS}"),
+    ("a key as a name", "[{sk-secret: null}]", f"[0]: no setting; those are {_KEY_SETTINGS}"),
+    ("a number as a name", "[{5: a}]", f"[0]: no setting; those are {_KEY_SETTINGS}"),
+    ("a limit in words", "[{api_key: a, rpm_limit: few}]", "[0].rpm_limit: expected a whole number from 0, got 'few'"),
+    ("a limit below", "[{api_key: a, tpm_limit: -1}]", "[0].tpm_limit: expected a whole number from 0, got -1"),
+    (
+        "no limit",
+        "[{api_key: a, max_parallel_requests: }]",
+        "[0].max_parallel_requests: expected a whole number from 0, got None",
+    ),
+    ("a model of none", "[{api_key: a, models: [b, 3]}]", "[0].models[1]: expected text, got int"),
+    ("a truth as an id", "[{api_key: a, user_id: true}]", "[0].user_id: expected text, got bool"),
+    ("a blank team", "[{api_key: a, team_id: ' '}]", "[0].team_id: expected text, got none"),
+    ("metadata as text", "[{api_key: a, metadata: b}]", "[0].metadata: expected values by name, got str"),
+    (
+        "one limit for all models",
+        "[{api_key: a, metadata: {model_rpm_limit: 5}}]",
+        "[0].metadata.model_rpm_limit: expected limits by model, got int",
+    ),
+    (
+        "a model's limit in words",
+        "[{api_key: a, metadata: {model_tpm_limit: {gpt: few}}}]",
+        "[0].metadata.model_tpm_limit.gpt: expected a whole number from 0, got 'few'",
+    ),
+]
+WRONG_USERS = [
+    ("[{user_id: a}]", ": expected users by id, got list"),
+    ("{a: 5}", ".a: expected settings by name, got int"),
+    ("{a: }", ".a: expected settings by name, got NoneType"),
+    (
+        "{a: {models: [b]}}",
+        f".a.models: no setting there; those are {_LIMITED}",
+    ),
+    ("{a: {rpm_limit: 1.5}}", ".a.rpm_limit: expected a whole number from 0, got 1.5"),
+    ("{true: {rpm_limit: 1}}", ": expected text, got bool"),
+    ('{7: {rpm_limit: 1}, "7": {}}', ".7: stands here twice"),
+]
 
 # The text of a file, and the whole line that says what is wrong with it.
 WRONG: dict[str, tuple[str | bytes, str]] = {
@@ -435,7 +610,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     "a variable that is no kind of cache": (
         "litellm_settings: {cache_params: {type: os.environ/SECRET}}",
-        f"litellm_settings.cache_params.type: only local is served by this version, got {HIDDEN}",
+        f"litellm_settings.cache_params.type: only local and redis are served by this version, got {HIDDEN}",
     ),
     "a variable of the wrong kind": (
         "gate_settings: {hook_timeout: os.environ/SECRET}",
@@ -474,6 +649,14 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "litellm_settings: {callbacks: [hide_secrets]}",
         "litellm_settings.callbacks[0]: hide_secrets: not served by this version",
     ),
+    "options of a hook in two places": (
+        "callback_settings: {openai_moderations: {}}\ngate_settings: {callback_settings: {openai_moderations: {}}}",
+        "gate_settings.callback_settings.openai_moderations: stands under callback_settings.openai_moderations too",
+    ),
+    "options of a hook as text": (
+        "callback_settings: {openai_moderations: fast}",
+        "callback_settings.openai_moderations: expected options by name, got str",
+    ),
     "no callback at all": (
         "litellm_settings:\n  callbacks:",
         "litellm_settings.callbacks: expected a value, got nothing",
@@ -483,13 +666,26 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         f"litellm_settings.callbacks[0]: NoneType has no hook; a callback has some of {NAMES}",
     ),
     # What later versions serve.
-    "redis": (
-        "litellm_settings: {cache_params: {type: redis, host: h}}",
-        "litellm_settings.cache_params.type: only local is served by this version, got 'redis'",
+    "another kind of cache": (
+        "litellm_settings: {cache_params: {type: s3, host: h}}",
+        "litellm_settings.cache_params.type: only local and redis are served by this version, got 's3'",
     ),
-    "a cache of no type": (
-        "litellm_settings: {cache_params: {host: h}}",
-        "litellm_settings.cache_params.type: only local is served by this version, got None",
+    "a Redis that is nowhere": (
+        "litellm_settings: {cache_params: {type: redis}}",
+        f"litellm_settings.cache_params: {EXPECTED_PARAMS}",
+    ),
+    "a namespace that is no text": (
+        "litellm_settings: {cache_params: {host: h, namespace: 5}}",
+        "litellm_settings.cache_params.namespace: expected text, got int",
+    ),
+    "a Redis of no such kind": (
+        "gate_settings: {redis_url: os.environ/SECRET}",
+        f"gate_settings.redis_url: {EXPECTED_URL}",
+    ),
+    "a Redis as a number": ("gate_settings: {redis_url: 6379}", "gate_settings.redis_url: expected text, got int"),
+    "a policy for the store": (
+        "gate_settings: {on_store_error: ignore}",
+        "gate_settings.on_store_error: expected allow or reject, got 'ignore'",
     ),
     "a cache as text": (
         "litellm_settings: {cache_params: redis}",
@@ -497,7 +693,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     **{
         f"later: {name}": (f"gate_settings: {{{name}: 1}}", f"gate_settings.{name}: not served by this version")
-        for name in ("keys", "users", "teams", "redis_url", "inspector", "lease_seconds", "on_store_error")
+        for name in ("inspector",)
     },
     "LiteLLM's guardrails": (
         "guardrails: [{guardrail_name: a}]",
@@ -610,6 +806,16 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
         "general_settings: {custom_auth: hooks.number}",
         "general_settings.custom_auth: expected a function or its name, got 'hooks.number'",
     ),
+    # Keys, users and teams.
+    **{
+        f"{name}: {given}": (f"gate_settings: {{keys: {given}}}", f"gate_settings.keys{line}")
+        for name, given, line in WRONG_KEYS
+    },
+    **{
+        f"users: {given}": (f"gate_settings: {{users: {given}}}", f"gate_settings.users{line}")
+        for given, line in WRONG_USERS
+    },
+    "teams as a list": ("gate_settings: {teams: [a]}", "gate_settings.teams: expected teams by id, got list"),
     # Values of gate_settings.
     "no user parameter": ("gate_settings: {user_params: []}", "gate_settings.user_params: expected at least one name"),
     "a wrong word": (
@@ -807,7 +1013,8 @@ def test_what_is_no_path_is_one_line(config, line):
 WRONG_KEYWORDS: dict[str, tuple[dict[str, object], str]] = {
     "a misspelt name": ({"enforce_user": True}, "enforce_user: not a setting; did you mean enforce_user_param?"),
     "a name like no other": ({"xyz": True}, "xyz: not a setting"),
-    "what a later version serves": ({"redis_url": "redis://h"}, "redis_url: not a setting"),
+    "what a later version serves": ({"inspector": {}}, "inspector: not a setting"),
+    "a wrong URL": ({"redis_url": "h"}, "redis_url: expected a URL such as redis://"),
     "a wrong value": ({"hook_timeout": None}, "hook_timeout: expected a number of seconds, got None"),
     "a wrong cache": ({"cache": {}}, "cache: expected a DualCache, got dict"),
     "a wrong callback": (
@@ -849,7 +1056,7 @@ UNKNOWN = [
     ("5: {A: b}", "5", None),
     ('"a\\nb": 1', "a\\nb", None),
     ("gate_settings: {7: b}", "gate_settings.7", None),
-    ("litellm_settings: {cache_params: {type: local, ttl: 5}}", "litellm_settings.cache_params.ttl", None),
+    ("litellm_settings: {cache_params: {type: local, hosst: h}}", "litellm_settings.cache_params.hosst", "host"),
     ("model_list: [{model_name: a, litellm_params: {model: a, x: 5}}]", "model_list[0].litellm_params.x", None),
     ("general_settings: {drop_params: true}", "general_settings.drop_params", None),
     (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from asgi_llm_gate import coverage
 from asgi_llm_gate.callhooks import STAGES
-from asgi_llm_gate.config import load_settings
+from asgi_llm_gate.config import ConfigError, load_settings
 from asgi_llm_gate.endpoints import ENDPOINTS, WEBSOCKETS
 
 
@@ -116,3 +118,70 @@ def test_the_report_is_a_table():
     assert any(line.split() == ["-", "pass", "/feedback"] for line in lines)
     assert "Every inspected call must carry metadata.team." in lines
     assert "Beside the call: nothing is sent to the client before these hooks' verdict." in lines
+
+
+MASTER, KEYS = {"master_key": "sk-m"}, {"keys": [{"api_key": "sk-a", "models": "gpt-*"}, {"api_key": "sk-b"}]}
+LIMITED = "1 of the keys may use certain models only."
+WHO_MAY_CALL = [
+    ({}, ["No call needs a key."]),
+    (MASTER, ["Every call needs the master key."]),
+    ({"keys": [{"api_key": "sk-a"}]}, ["Every call needs the one key."]),
+    (KEYS, ["Every call needs one of 2 keys.", "1 of the keys may use certain models only."]),
+    (
+        KEYS | MASTER,
+        ["Every call needs one of 2 keys or the master key.", "1 of the keys may use certain models only."],
+    ),
+    ({"custom_auth": len}, ["custom_auth decides who may call."]),
+    (KEYS | {"custom_auth": len}, ["custom_auth decides who may call, in place of the configured keys."]),
+]
+
+
+@pytest.mark.parametrize(("settings", "lines"), WHO_MAY_CALL)
+def test_the_report_says_who_may_call(settings, lines):
+    """No key is in it, nor its hash."""
+    report = coverage.report(load_settings(None, settings))
+    assert report.splitlines()[-len(lines) - 1 : -1] == lines
+    assert "sk-" not in report
+
+
+class Counts(Before):
+    shared_state = True
+
+
+DIGEST = "0" * 64
+LIMITS = {
+    "a key's": ({"keys": [{"api_key_sha256": DIGEST, "rpm_limit": 1}]}, "keys"),
+    "a key's for a model": (
+        {"keys": [{"api_key_sha256": DIGEST, "metadata": {"model_tpm_limit": {"m": 1}}}]},
+        "keys",
+    ),
+    "a user's and a team's": (
+        {"users": {"ada": {"max_parallel_requests": 1}}, "teams": {"red": {"tpm_limit": 0}}},
+        "users and teams",
+    ),
+}
+
+
+@pytest.mark.parametrize(("limits", "whose"), LIMITS.values(), ids=LIMITS)
+def test_limits_that_nothing_counts_are_told(caplog, limits, whose):
+    """In the log, in what `check` prints, and as a reason not to start where `strict` is set."""
+    told = f"the limits of {whose} hold nobody back: callbacks has no parallel_request_limiter"
+    settings = load_settings(None, {"callbacks": [Before()], **limits})
+    assert [record.getMessage() for record in caplog.records] == [told]
+    assert f"The{told[3:]}." in coverage.report(settings)
+    with pytest.raises(ConfigError, match=whose):
+        load_settings(None, {"callbacks": [Before()], "strict": True, **limits})
+
+
+@pytest.mark.parametrize("counting", ["parallel_request_limiter", Counts()], ids=["the limiter", "another"])
+def test_limits_that_are_counted_are_not(caplog, counting):
+    """By the limiter that ships, or by a callback that says that it counts."""
+    settings = load_settings(None, {"callbacks": [counting], **LIMITS["a key's"][0]})
+    assert caplog.records == []
+    assert "hold nobody back" not in coverage.report(settings)
+
+
+def test_keys_without_limits_need_no_limiter(caplog):
+    """They only say who calls."""
+    load_settings(None, {"keys": [{"api_key_sha256": DIGEST, "models": ["m"]}], "users": {"ada": {"metadata": {}}}})
+    assert caplog.records == []

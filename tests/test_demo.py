@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 import struct
 import subprocess
 import zlib
@@ -21,6 +20,7 @@ from asgi_llm_gate.demo.trials import TRIALS
 from tests.commandline import command, serving
 from tests.harness import CHAT, Request
 from tests.servers import serve
+from tests.services import require
 
 HELLO = [{"role": "user", "content": "hello wide world"}]
 
@@ -314,8 +314,7 @@ SHOWN = [
 
 def test_every_printed_curl_shows_what_it_says():
     """The demo starts with nothing to configure, and each command it prints has the result it announces."""
-    if shutil.which("curl") is None:  # pragma: no cover  # a machine without curl
-        pytest.skip("NOT RUN: the demo's curls, because there is no curl here")
+    require("curl")
     with serving(command("demo", "--port", "0")) as server:
         commands = re.findall(r"^ +(curl .*)$", "".join(server.lines), re.MULTILINE)
         assert len(commands) == len(SHOWN) == len(TRIALS)

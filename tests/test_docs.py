@@ -28,6 +28,7 @@ from starlette.requests import Request as StarletteRequest
 from starlette.responses import JSONResponse
 
 from asgi_llm_gate import CallHooks, Forwarder, LLMGate
+from asgi_llm_gate.cache.address import from_url
 from asgi_llm_gate.callhooks import STAGES
 from asgi_llm_gate.config import ConfigError, Settings, load_settings
 from asgi_llm_gate.endpoints import ENDPOINTS, WEBSOCKETS
@@ -35,6 +36,7 @@ from asgi_llm_gate.litellm_names import importable
 from tests.commandline import ROOT, command, environment, serving
 from tests.harness import Request, Upstream
 from tests.servers import serve
+from tests.services import require
 
 GUARDING = ROOT / "docs" / "guarding.md"
 HOSTS = ROOT / "docs" / "hosts.md"
@@ -47,6 +49,7 @@ NOT_RUN = {
     "# a part of examples/": "the example is run, and must have it",
     "gate.py ": "a map of the package, whose files must exist",
     "scripts/test": "it runs these tests",
+    "scripts/bench": "it takes minutes, and its figures are of one machine",
     "vllm serve": "vLLM needs its models; the middleware is loaded as vLLM does it",
 }
 
@@ -443,7 +446,13 @@ REFUSED: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         ],
     ),
     "401": ({"master_key": "sk-1"}, [{"body": b"{}"}, {"body": b"{}", "headers": [("x-api-key", "sk-2")]}]),
-    "403": ({}, [{"body": b"{}", "path": "/v1/invocations"}]),
+    "403": (
+        {"keys": [{"api_key": "sk-1", "models": "gpt-4o"}]},
+        [
+            {"body": b"{}", "path": "/v1/invocations", "headers": [("x-api-key", "sk-1")]},
+            {"body": b'{"model": "gpt-4"}', "headers": [("x-api-key", "sk-1")]},
+        ],
+    ),
     "408": ({"body_timeout": 0.01}, [{"messages": [{"type": "http.request", "body": b"{", "more_body": True}]}]),
     "413": (
         {"max_body_bytes": 99},
@@ -485,8 +494,7 @@ async def _mirror(scope, receive, send):
 )
 def test_the_stand_in_for_curl_sends_the_same(arguments):
     """Without curl, what the pages say is sent all the same."""
-    if shutil.which("curl") is None:  # pragma: no cover  # a machine without curl
-        pytest.skip("NOT RUN: the comparison with curl, because there is no curl here")
+    require("curl")
     with serve(_mirror) as url:
         real, other = (
             re.sub("(?m)^date:.*\n", "", send([url, *arguments]).replace("\r\n", "\n")).lower()
@@ -531,3 +539,10 @@ def test_answers_are_compared(expected, found, agree):
 def test_texts_are_compared(expected, found, agree):
     """A line of dots stands for lines, dots in a line for a part of it."""
     assert matches(expected, found) is agree
+
+
+def test_the_urls_of_a_redis_are_what_the_page_says():
+    kinds = {"redis": "server", "redis+cluster": "cluster", "redis+sentinel": "sentinel"}
+    for url, _ in table(ROOT / "docs" / "scaling.md", "`redis_url`"):
+        (quoted,) = code(url)
+        assert from_url(quoted).kind == kinds[quoted.partition("://")[0]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import wave
 from contextlib import contextmanager
 
@@ -21,9 +20,9 @@ from tests.harness import Request, Upstream, answer
 from tests.hosts import Reader, Witness
 from tests.multipart import TYPE, File, form, part
 from tests.servers import serve
+from tests.services import missing
 from tests.streams import RECORDINGS, all_exchanges, exchanges
 from tests.test_forms import starlette_reads
-from tests.test_recordings import say_missing
 
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # of the client's own methods
 
@@ -276,4 +275,4 @@ async def test_recorded_forms(exchange, hooks):
 
 def test_recorded_forms_are_there():
     """The folder named has forms to replay."""
-    assert with_forms(exchanges(RECORDINGS or say_missing(os.environ)))
+    assert with_forms(exchanges(RECORDINGS or missing("NOT RUN: recorded forms: LLM_GATE_RECORDINGS is not set")))

@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 
+from asgi_llm_gate.endpoints import Routes
 from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.forwarder import Forwarder
 from asgi_llm_gate.forwarder.body import ClientGone, RequestBody
@@ -19,6 +20,7 @@ from asgi_llm_gate.forwarder.client import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
+from asgi_llm_gate.forwarder.errors import ErrorForm
 from asgi_llm_gate.forwarder.race import unless
 from asgi_llm_gate.forwarder.relay import EventBorder, Relay
 
@@ -89,7 +91,7 @@ async def one_chunk():
 async def relayed(server, client):
     body = RequestBody(server.receive)
     request = UpstreamRequest("POST", "http://h/x", (), await body.content(), 1.0)
-    await Relay(client, request, body, server.send).run()
+    await Relay(client, request, body, server.send, ErrorForm(Routes(), "/x")).run()
 
 
 async def test_body_and_response_go_through_in_pieces():
@@ -236,7 +238,7 @@ async def test_error_of_the_server_is_raised_as_it_is(place):
         server.send = fail
     client = FakeClient(one_chunk)
     with pytest.raises(KeyError, match=place):
-        await Relay(client, request, body, server.send).run()
+        await Relay(client, request, body, server.send, ErrorForm(Routes(), "/x")).run()
     assert client.closed.is_set()
 
 

@@ -11,7 +11,10 @@ import openai
 import orjson
 import pytest
 
+from asgi_llm_gate.forms import FormParser
 from asgi_llm_gate.forwarder import Forwarder
+from tests.multipart import TYPE, File, fields, form, part
+from tests.test_forms import starlette_reads
 from tests.test_forwarder_sockets import body, read, served, start
 
 pytestmark = pytest.mark.anyio
@@ -214,12 +217,11 @@ SAME = ("same", {"model": "m", "api_base": "{url}/v1", "api_key": "sk-own", "tim
         ("GET", b"", None),
         ("DELETE", b"", None),
         ("POST", b"", None),
-        ("POST", b"--b\r\n--b--", "multipart/form-data; boundary=b"),
         ("PUT", b"\x00", "application/octet-stream"),
     ],
 )
 async def test_call_without_json_goes_to_the_only_upstream(second, status, method, content, media):
-    """Files, forms and empty bodies go on unread where all entries share one upstream, else nowhere."""
+    """Files and empty bodies go on unread where all entries share one upstream, else nowhere."""
     headers = {} if media is None else {"content-type": media}
     async with routed(GPT, second) as (upstream, client):
         response = await client.request(method, "/v1/files/f", content=content, headers=headers)
@@ -229,6 +231,72 @@ async def test_call_without_json_goes_to_the_only_upstream(second, status, metho
         assert (path, raw, got[b"authorization"]) == ("/v1/files/f", content, b"Bearer sk-own")
     else:
         assert upstream.calls == []
+
+
+LARGE = bytes(range(256)) * 8_192
+FIELDS = {"model": "gpt", "language": "en", "stream": "true"}
+
+
+def sent_as_form(content, content_type):
+    """The fields and the file of a form, as Starlette reads it."""
+    return starlette_reads({"type": "http", "headers": [(b"content-type", content_type)]}, content)
+
+
+async def test_a_form_goes_to_the_upstream_of_its_model():
+    """Under the model's name there; its other fields and its file as they were, also those of the official client."""
+    async with routed(OTHER, GPT, max_upload_bytes=3_000_000) as (upstream, client):
+        done = await client.post("/v1/audio/transcriptions", data=FIELDS, files={"file": ("a.wav", LARGE, "audio/wav")})
+        async with official(client.base_url) as own:
+            await own.audio.transcriptions.create(model="other", file=("b.wav", b"RIFF"), response_format="text")
+    assert done.status_code == 200
+    (path, headers, raw), (other_path, other_headers, other_raw) = upstream.calls
+    assert (path, other_path) == ("/v1/audio/transcriptions", "/other/v1/audio/transcriptions")
+    assert int(headers[b"content-length"]) == len(raw)
+    file = ("file", File("a.wav", "audio/wav", LARGE))
+    assert await sent_as_form(raw, headers[b"content-type"]) == [*{**FIELDS, "model": "gpt-4o"}.items(), file]
+    found = dict(await sent_as_form(other_raw, other_headers[b"content-type"]))
+    assert (found["model"], found["file"].content) == ("m", b"RIFF")
+
+
+async def test_a_form_without_a_model_goes_to_the_only_upstream():
+    """As all else that names none."""
+    async with routed(GPT, SAME) as (upstream, client):
+        done = await client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", b"{}")})
+    assert done.status_code == 200
+    ((path, headers, raw),) = upstream.calls
+    assert path == "/v1/files"
+    assert [name for name, _ in await sent_as_form(raw, headers[b"content-type"])] == ["purpose", "file"]
+
+
+REFUSED_FORMS = {
+    "no model": ({}, form(part('name="a"', "b")), 400, "A model is required"),
+    "an unknown model": ({}, fields(model="x"), 404, "`x` does not exist"),
+    "two models": ({}, form(part('name="model"', "gpt"), part('name="model"', "other")), 400, "model"),
+    "no end": ({}, b"--b\r\n", 400, "closing boundary"),
+    "no boundary": ({"content-type": "multipart/form-data"}, b"", 400, "boundary"),
+    "compressed": ({"content-encoding": "gzip"}, b"", 415, "compressed"),
+    "fields that are too large": ({}, fields(model="gpt", prompt="x" * LIMIT), 413, str(LIMIT)),
+    "a form that is too large": ({}, form(part('name="f"; filename="f"', bytes(3 * LIMIT))), 413, str(2 * LIMIT)),
+}
+
+
+@pytest.mark.parametrize(("headers", "content", "status", "told"), REFUSED_FORMS.values(), ids=REFUSED_FORMS)
+async def test_forms_that_go_nowhere(headers, content, status, told):
+    """With an error that says why, and nothing is sent to an upstream."""
+    async with routed(GPT, OTHER, max_upload_bytes=2 * LIMIT) as (upstream, client):
+        refused = await client.post("/v1/images/edits", content=content, headers={"content-type": TYPE, **headers})
+    assert (refused.status_code, upstream.calls) == (status, [])
+    assert told in refused.json()["error"]["message"]
+
+
+async def test_files_of_a_form_are_closed(monkeypatch):
+    """Once the call is over, and where the form is refused."""
+    closed = []
+    monkeypatch.setattr(FormParser, "discard", lambda self: closed.append(self.spool.close()))
+    async with routed(GPT, OTHER) as (upstream, client):
+        for model in ("gpt", "x"):
+            await client.post("/v1/images/edits", data={"model": model}, files={"image": ("a.png", LARGE)})
+    assert (len(closed), len(upstream.calls)) == (2, 1)
 
 
 async def test_entries_of_one_name_share_the_load():

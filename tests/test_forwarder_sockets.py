@@ -6,13 +6,16 @@ import gzip
 import socket
 from contextlib import asynccontextmanager
 
+import anthropic
 import anyio
 import httpx
 import httpx2
 import pytest
 import uvicorn
 
+from asgi_llm_gate import CallHooks, LLMGate
 from asgi_llm_gate.forwarder import Forwarder
+from asgi_llm_gate.forwarder.clients import opener
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -271,6 +274,45 @@ async def test_broken_stream_breaks_off_here_too(http, sent, told):
     assert (b'data: {"error":{' in got) is told
 
 
+async def breaks_off(scope, receive, send):
+    """A stream of Anthropic's that ends too early."""
+    await read(receive)
+    await start(send, headers=[(b"content-type", b"text/event-stream")])
+    await body(send, b'event: ping\ndata: {"type": "ping"}\n\n')
+    raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["alone", "behind a gate that looks into the stream"])
+async def test_anthropics_client_learns_of_a_break(gated):
+    """It goes by the names of events, and skips one without."""
+    async with served(breaks_off) as url:
+        app = LLMGate(Forwarder(url), callbacks=[Look()]) if gated else Forwarder(url)
+        async with served(app) as front, anthropic.AsyncAnthropic(base_url=front, api_key="x", max_retries=0) as client:
+            stream = await client.messages.create(
+                model="m", max_tokens=1, messages=[{"role": "user", "content": "Hi"}], stream=True
+            )
+            with pytest.raises(anthropic.APIStatusError, match="The upstream") as caught:
+                [event async for event in stream]
+    assert caught.value.body["error"]["type"] == "api_error"
+
+
+async def test_anthropics_client_learns_who_is_not_there():
+    """Errors that come in place of an answer are in its envelope, too; odd paths name no endpoint."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with served(Forwarder(f"http://127.0.0.1:{port}")) as front, httpx.AsyncClient(trust_env=False) as client:
+        found = await client.post(f"{front}/v1/messages", json={})
+        odd = await client.post(f"{front}/v1%5Cmessages", json={})
+    assert found.status_code == 502
+    assert (found.json()["type"], found.json()["error"]["type"]) == ("error", "api_error")
+    assert (odd.status_code, odd.json()["error"]["code"]) == (400, "invalid_path")
+
+
+class Look(CallHooks):
+    def async_post_call_streaming_hook(self, response):
+        """Look on."""
+
+
 async def test_headers_go_through_clean(http):
     """What belongs to a connection stays on it; the rest arrives as sent, repeated headers in order."""
     got = []
@@ -390,15 +432,23 @@ async def ok(scope, receive, send):
 
 async def test_first_requests_start_the_client_once(monkeypatch):
     """Without a lifespan the client is made by the first of many requests at once, and closed on demand."""
-    made = []
+    made, closed = [], []
 
-    class Counted(httpx.AsyncClient):
-        def __init__(self, **settings):
-            super().__init__(**settings)
+    class Counted:
+        def __init__(self, client):
+            self._client, self.open = client, client.open
             made.append(self)
 
+        async def aclose(self):
+            closed.append(self)
+            await self._client.aclose()
+
+    def counting(client, **settings):
+        new = opener(client, **settings)
+        return lambda: Counted(new())
+
+    monkeypatch.setattr("asgi_llm_gate.forwarder.app.opener", counting)
     async with httpx.AsyncClient(trust_env=False) as client, served(ok) as url:
-        monkeypatch.setattr("asgi_llm_gate.forwarder.httpx.httpx.AsyncClient", Counted)
         app = Forwarder(url)
         async with served(app, lifespan="off") as front:
             async with anyio.create_task_group() as group:
@@ -406,7 +456,7 @@ async def test_first_requests_start_the_client_once(monkeypatch):
                     group.start_soon(client.get, f"{front}/v1/x")
             assert len(made) == 1
             await app.aclose()
-            assert made[0].is_closed
+            assert closed == made
             assert (await client.get(f"{front}/v1/x")).status_code == 200
             assert len(made) == 2
             await app.aclose()

@@ -7,16 +7,12 @@ import os
 from contextlib import contextmanager
 
 import httpx
-import pytest
 
 from tests.commandline import ROOT, serving
+from tests.services import missing
 
 # A Python that has `litellm[proxy]`, and what the gate itself needs.
 PYTHON = os.environ.get("LLM_GATE_LITELLM_PROXY_PYTHON", "")
-
-pytestmark = pytest.mark.skipif(
-    not PYTHON, reason="NOT RUN: LiteLLM's proxy behind the gate, because LLM_GATE_LITELLM_PROXY_PYTHON is not set"
-)
 
 HANDLER = """
 from litellm.integrations.custom_logger import CustomLogger
@@ -55,9 +51,11 @@ def proxy(folder, name):  # pragma: no cover  # as all below: only with LiteLLM'
     env = {
         "CONFIG_FILE_PATH": str(config),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
     }
-    argv = [PYTHON, "-m", "uvicorn", "--port", "0", f"apps:{name}"]
+    python = PYTHON or missing("NOT RUN: LiteLLM's proxy, because LLM_GATE_LITELLM_PROXY_PYTHON is not set")
+    argv = [python, "-m", "uvicorn", "--port", "0", f"apps:{name}"]
     with serving(argv, url_in="stderr", env=env) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 

@@ -267,7 +267,6 @@ WRONG_NAMES = {
     "/etc/outside.handler": "expected module.attribute",
     "s3://bucket/module.handler": "expected module.attribute",
     "hide_secrets": "not served by this version",
-    "llamaguard_moderations": "not served by this version",
     "no_such_module.handler": "there is no module no_such_module, beside the configuration file or installed",
     "json.no_such_part.handler": "there is no module json.no_such_part, beside the configuration file or installed",
     f"{'a' * 300}.handler": f"there is no module {'a' * 300}, beside the configuration file or installed",

@@ -103,7 +103,7 @@ def packed(body):
     return answer(gzip.compress(body), headers=[("content-encoding", "gzip")])
 
 
-DEEP = b'{"a":' * 900 + b"1" + b"}" * 900
+DEEP = b'{"a":' * 1_000 + b"1" + b"}" * 1_000
 RESPONSES = [
     ("an object", OK, {"ok": True}),
     ("a list", answer(b"[1]"), [1]),

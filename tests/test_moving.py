@@ -18,6 +18,8 @@ def nested(place, value):
         return {"model_list": [{"model_name": "a", "litellm_params": {"model": "a"}, name: value}]}
     if section == "model_list.litellm_params":
         return {"model_list": [{"model_name": "a", "litellm_params": {"model": "a", name: value}}]}
+    if section == "litellm_settings.cache_params":
+        return {"litellm_settings": {"cache_params": {"type": "local", name: value}}}
     return {section: {name: value}} if section else {name: value}
 
 
@@ -66,7 +68,7 @@ def test_the_report_lists_each_key_once():
         "model_list[].litellm_params.rpm no entries of one name share the load in turn, without limits",
         "litellm_settings.drop_params no the upstream gets the body as the hooks leave it",
         "litellm_settings.cache_params yes",
-        "litellm_settings.cache_params.ttl no -",
+        "litellm_settings.cache_params.ttl no answers are not cached; handlers give a ttl with each value",
         "general_settings.master_key yes",
         "general_settings.a\\nb no -",
         "router_settings no a call goes to one upstream, once: there are no retries, fallbacks or cooldowns",

@@ -19,6 +19,7 @@ STAGE = {
     "async_post_call_streaming_iterator_hook": ("iterator", True, True),
     "async_post_call_failure_hook": ("failure", True, True),
     "async_post_call_response_headers_hook": ("headers", True, False),
+    "async_post_call_ended_hook": ("ended", True, True),
     "async_log_pre_api_call": ("pre_api_call", True, True),
     "async_log_stream_event": ("stream_event", True, True),
     "async_log_success_event": ("success_event", True, True),
@@ -47,7 +48,7 @@ def plan_of(*callbacks, **settings):
 
 def filled(plan):
     """The stages that have hooks."""
-    stages = ("pre_call", "moderation", "success", "text", "iterator", "failure", "headers")
+    stages = ("pre_call", "moderation", "success", "text", "iterator", "failure", "headers", "ended")
     events = ("pre_api_call", "stream_event", "success_event", "failure_event")
     return [name for name in stages if getattr(plan, name)] + [name for name in events if getattr(plan.log, name)]
 

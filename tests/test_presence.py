@@ -7,6 +7,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asgi_llm_gate import CallHooks, LLMGate
+from asgi_llm_gate.deadline import on_asyncio
 from asgi_llm_gate.presence import DisconnectedError, while_connected
 from tests.actors import App, Client, Recorder, tasks_living
 from tests.harness import Upstream, chat
@@ -88,9 +89,9 @@ async def says_nothing():
 
 @pytest.mark.parametrize("receive", [gives_again, breaks, says_nothing])
 async def test_what_a_server_says_beside_a_disconnect_disturbs_nothing(receive):
-    assert await while_connected(receive, waits()) == "done"
+    assert await while_connected(receive, waits(), stepping=on_asyncio()) == "done"
     with pytest.raises(LookupError):
-        await while_connected(receive, fails())
+        await while_connected(receive, fails(), stepping=on_asyncio())
 
 
 async def test_what_never_suspends_is_not_watched():
@@ -100,7 +101,7 @@ async def test_what_never_suspends_is_not_watched():
     async def unread():
         raise AssertionError
 
-    assert await while_connected(unread, answers()) == "done"
+    assert await while_connected(unread, answers(), stepping=on_asyncio()) == "done"
 
 
 async def test_a_client_that_is_gone_already_is_told_by_an_error():
@@ -108,4 +109,4 @@ async def test_a_client_that_is_gone_already_is_told_by_an_error():
         return {"type": "http.disconnect"}
 
     with pytest.raises(DisconnectedError):
-        await while_connected(gone, waits())
+        await while_connected(gone, waits(), stepping=on_asyncio())

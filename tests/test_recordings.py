@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import anyio
 import orjson
@@ -16,6 +15,7 @@ from asgi_llm_gate import CallHooks, LLMGate
 from asgi_llm_gate.deployments import model_of
 from tests.harness import Request, Upstream
 from tests.hosts import Reader, Witness
+from tests.services import missing
 from tests.streams import RECORDINGS, all_exchanges, exchanges
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -171,20 +171,9 @@ async def test_pieces_of_a_stream_are_not_gathered(exchange):
     assert (response.sent == messages) is stream
 
 
-def say_missing(environ):
-    if environ.get("LLM_GATE_REQUIRE_SERVICES"):
-        pytest.fail("LLM_GATE_RECORDINGS is not set, but LLM_GATE_REQUIRE_SERVICES is")
-    pytest.skip("LLM_GATE_RECORDINGS is not set: real traffic was NOT replayed, only our own fixtures were")
+NOT_REPLAYED = "NOT RUN: real traffic, because LLM_GATE_RECORDINGS is not set; only our own fixtures were replayed"
 
 
 def test_recordings_are_there():
     """The folder named has exchanges to replay."""
-    assert of_calls(exchanges(RECORDINGS or say_missing(os.environ)))
-
-
-def test_missing_recordings_are_not_passed_over():
-    """Without recordings a skipped test says so; where services are required, a failed one does."""
-    with pytest.raises(pytest.skip.Exception, match="NOT replayed"):
-        say_missing({})
-    with pytest.raises(pytest.fail.Exception, match="LLM_GATE_RECORDINGS"):
-        say_missing({"LLM_GATE_REQUIRE_SERVICES": "1"})
+    assert of_calls(exchanges(RECORDINGS or missing(NOT_REPLAYED)))

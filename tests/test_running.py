@@ -176,6 +176,25 @@ async def test_what_the_gate_does_about_a_client_that_left_is_not_cut_off_by_the
     assert run.log[-2:] == ["gone", "over"]
 
 
+async def test_nor_by_a_cancellation_from_outside():
+    run, begun = Run(), anyio.Event()
+
+    async def gone():
+        with anyio.CancelScope(shield=True):
+            begun.set()
+            for _ in range(20):
+                await checkpoint()
+            run.log.append("gone")
+
+    run.running = Running(run.receive, EVER, gone)
+    run.server.say(DISCONNECT)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.of, sleeps)
+        await begun.wait()
+        group.cancel_scope.cancel()
+    assert run.log == ["app cancelled", "gone"]
+
+
 async def test_a_client_that_leaves_after_the_app_is_noticed_while_something_runs_on():
     run = Run()
     stopped = anyio.Event()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from itertools import product
 
@@ -17,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from asgi_llm_gate import CallHooks, LLMGate
 from tests.servers import serve
+from tests.services import missing, require
 from tests.test_client import Switch
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -267,24 +266,21 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
 }
 """
 
-NODE, NPM = shutil.which("node"), shutil.which("npm")
-with_node = pytest.mark.skipif(not (NODE and NPM), reason="NOT RUN: node and npm are not on the PATH")
-
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     """The official client in node: gives what it read of one stream."""
+    require("node", "npm")
     folder = tmp_path_factory.mktemp("node")
     script = folder / "ask.mjs"
     script.write_text(SCRIPT)
     install = subprocess.run(
-        [NPM, "install", "--no-audit", "--no-fund", "--prefix", folder, "openai@6"], capture_output=True, timeout=100
+        ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "openai@6"], capture_output=True, timeout=100
     )
     if install.returncode:  # pragma: no cover  # where the registry can't be reached
-        missing = pytest.fail if os.environ.get("LLM_GATE_REQUIRE_SERVICES") else pytest.skip
         missing(f"NOT RUN: npm install openai failed: {install.stderr.decode()}")
     with subprocess.Popen(
-        [NODE, script], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        ["node", script], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     ) as process:
 
         def ask(**what):
@@ -295,7 +291,6 @@ def node(tmp_path_factory):
         yield ask
 
 
-@with_node
 @ends
 @choices
 @pytest.mark.parametrize("how", ["raw", "helper", "text"])

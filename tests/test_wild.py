@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import missing
 from tests.wild import ASKED, SAID, WILD, outcomes
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +94,6 @@ INTERPRETERS = {"without litellm": sys.executable, "with litellm": os.environ.ge
 
 @pytest.mark.parametrize("name", INTERPRETERS)
 def test_the_same_comes_of_them_in_a_process_of_their_own(name):
-    missing = pytest.fail if os.environ.get("LLM_GATE_REQUIRE_SERVICES") else pytest.skip
     interpreter = INTERPRETERS[name] or missing("LLM_GATE_LITELLM_PYTHON names no Python that has LiteLLM")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     command = [interpreter, "-m", "tests.wild", str(WILD)]

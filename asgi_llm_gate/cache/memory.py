@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_llm_gate.cache.methods import CacheMethods
 
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 # Seconds, as in LiteLLM's cache.
 DEFAULT_TTL = 600.0
+
+
+class _Entry(NamedTuple):
+    """When it expires, what it is, and until when it need not be asked for elsewhere."""
+
+    expiry: float
+    value: Any
+    fresh_until: float
 
 
 class InMemoryCache(CacheMethods):
@@ -38,9 +46,9 @@ class InMemoryCache(CacheMethods):
         **_options: Any,
     ) -> None:
         self._max_items = max_size_in_memory
-        self._default_ttl = default_ttl
+        self.default_ttl = default_ttl
         self._clock = clock
-        self._entries: dict[str, tuple[float, Any]] = {}
+        self._entries: dict[str, _Entry] = {}
         # The expiry of every entry, soonest first; what an entry no longer has is passed over.
         self._expiries: list[tuple[float, int, str]] = []
         self._stored = itertools.count()
@@ -48,7 +56,12 @@ class InMemoryCache(CacheMethods):
     def get_cache(self, key: str, *_arguments: Any, **_options: Any) -> Any:
         """Return a value, or None if there is none that lives."""
         entry = self._entries.get(key)
-        return entry[1] if entry is not None and entry[0] > self._clock() else None
+        return entry.value if entry is not None and entry.expiry > self._clock() else None
+
+    def get_fresh(self, key: str) -> Any:
+        """Return a value that need not be asked for elsewhere, or None."""
+        entry = self._entries.get(key)
+        return entry.value if entry is not None and min(entry.expiry, entry.fresh_until) > self._clock() else None
 
     def set_cache(
         self,
@@ -57,23 +70,32 @@ class InMemoryCache(CacheMethods):
         *_arguments: Any,
         ttl: float | None = None,
         refresh_ttl: bool = False,
+        fresh_for: float = math.inf,
         **_options: Any,
     ) -> None:
-        """Store a value for `ttl` seconds, or for what is left to the entry that is overwritten."""
+        """Store a value for `ttl` seconds, or for what is left to the entry that is overwritten.
+
+        Args:
+            key: Its name.
+            value: Anything; it is kept as it is.
+            ttl: Seconds; the default's if None.
+            refresh_ttl: Start the time anew for an entry that is still alive too.
+            fresh_for: Seconds for which it need not be asked for elsewhere.
+        """
         now = self._clock()
         entry = self._entries.get(key)
-        if entry is not None and entry[0] > now and not refresh_ttl:
-            self._entries[key] = (entry[0], value)
+        if entry is not None and entry.expiry > now and not refresh_ttl:
+            self._entries[key] = _Entry(entry.expiry, value, now + fresh_for)
             return
         self._entries.pop(key, None)
-        expiry = now + (self._default_ttl if ttl is None else ttl)
+        expiry = now + (self.default_ttl if ttl is None else ttl)
         if not expiry > now:
             return
         self._make_room(now)
-        self._entries[key] = (expiry, value)
+        self._entries[key] = _Entry(expiry, value, now + fresh_for)
         heapq.heappush(self._expiries, (expiry, next(self._stored), key))
         if len(self._expiries) > 2 * self._max_items:
-            self._expiries = sorted((expiry, next(self._stored), key) for key, (expiry, _) in self._entries.items())
+            self._expiries = sorted((entry.expiry, next(self._stored), key) for key, entry in self._entries.items())
 
     def delete_cache(self, key: str, *_arguments: Any, **_options: Any) -> None:
         """Forget an entry."""
@@ -87,7 +109,7 @@ class InMemoryCache(CacheMethods):
     def get_ttl(self, key: str) -> int | None:
         """Return the seconds that a key still has, rounded up, or None if it has no end or there is no such key."""
         entry = self._entries.get(key)
-        left = 0.0 if entry is None else entry[0] - self._clock()
+        left = 0.0 if entry is None else entry.expiry - self._clock()
         return math.ceil(left) if 0 < left < math.inf else None
 
     async def async_increment(self, key: str, value: float, *_arguments: Any, **options: Any) -> float:
@@ -98,5 +120,5 @@ class InMemoryCache(CacheMethods):
         """Drop what has expired, and what expires soonest while there is no room for one more."""
         while self._expiries and (self._expiries[0][0] <= now or len(self._entries) >= self._max_items):
             expiry, _, key = heapq.heappop(self._expiries)
-            if key in self._entries and self._entries[key][0] == expiry:
+            if key in self._entries and self._entries[key].expiry == expiry:
                 del self._entries[key]

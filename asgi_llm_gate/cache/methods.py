@@ -118,8 +118,6 @@ class CacheMethods(ABC):
         self, key: str, value: Iterable[Any], ttl: float | None = None, *_arguments: Any, **_options: Any
     ) -> None:
         """Add members to a set."""
-        if isinstance(ttl, bool):  # LiteLLM's `local_only`, which its cache has in this place, and its tiers have not
-            ttl = None
         self.set_cache(key, {*(self.get_cache(key) or ()), *value}, ttl=ttl)
 
     async def async_delete_cache(self, key: str, *_arguments: Any, **_options: Any) -> None:

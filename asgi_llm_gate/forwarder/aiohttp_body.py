@@ -71,10 +71,9 @@ class Body(aiohttp.Payload):
                 self._ended.set()
 
     async def ended(self) -> None:
-        """Wait until it is no longer written."""
-        if self.writing:
-            self._ended = anyio.Event()
-            await self._ended.wait()
+        """Wait until it is no longer written, as it is now."""
+        self._ended = anyio.Event()
+        await self._ended.wait()
 
     async def _write(self, writer: AbstractStreamWriter) -> None:
         left = self._length

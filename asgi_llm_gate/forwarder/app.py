@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import RunVar
 
+from asgi_llm_gate import endpoints
 from asgi_llm_gate.answer import Answer
-from asgi_llm_gate.errors import GateError, error_answer
+from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.forwarder.body import ClientGone, RequestBody
 from asgi_llm_gate.forwarder.clients import opener
+from asgi_llm_gate.forwarder.errors import ErrorForm
 from asgi_llm_gate.forwarder.headers import bearer, encode
 from asgi_llm_gate.forwarder.plan import Call, ModelPlan, SinglePlan
 from asgi_llm_gate.forwarder.relay import Relay
@@ -39,10 +41,13 @@ class Forwarder:
         model_list: In place of ``base_url``, LiteLLM's entries: each call goes to an upstream that serves
             its ``model``. The client's credentials never go on.
         client: What to send with, an ``httpx.AsyncClient`` or one with its API, such as
-            ``httpx2.AsyncClient``. It stays the caller's to close.
+            ``httpx2.AsyncClient``. It stays the caller's to close. If None, aiohttp where it is installed and the event
+            loop is asyncio's, else httpx.
         timeout: Seconds an upstream may stay silent.
         connect_timeout: Seconds to connect in.
-        max_body_bytes: The largest JSON body that is read to find its ``model``.
+        max_body_bytes: The largest JSON body that is read to find its ``model``; of a form, all its fields that are no
+            files.
+        max_upload_bytes: Likewise, the largest form.
         headers: Set on every request to an upstream.
 
     Raises:
@@ -59,6 +64,7 @@ class Forwarder:
         timeout: float = 600.0,
         connect_timeout: float = 10.0,
         max_body_bytes: int = 10_000_000,
+        max_upload_bytes: int = 512_000_000,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         if (base_url is None) == (not model_list):
@@ -74,7 +80,8 @@ class Forwarder:
             raise ValueError("api_key: with a model_list each entry has its own")
         else:
             routes = Routes(model_list, timeout=timeout, headers=own)
-            self._plan = ModelPlan(routes, max_body_bytes, created=int(time.time()))
+            self._plan = ModelPlan(routes, max_body_bytes, max_upload_bytes, created=int(time.time()))
+        self._endpoints = endpoints.Routes()
         self._new_client = opener(client, connect_timeout=connect_timeout)
         # One for each event loop: a connection can't be used from another.
         self._client: RunVar[UpstreamClient | None] = RunVar("client")
@@ -99,17 +106,20 @@ class Forwarder:
             await client.aclose()
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = RequestBody(receive)
+        body, errors = RequestBody(receive), ErrorForm(self._endpoints, scope["path"])
         try:
             planned: Answer | UpstreamRequest = await self._plan.request(Call.of(scope), body)
         except ClientGone:
             return
         except GateError as error:
-            planned = error_answer(error)
+            planned = errors.answer(error)
         if isinstance(planned, Answer):
             await planned.send(send)
         else:
-            await Relay(self._opened(), planned, body, send).run()
+            try:
+                await Relay(self._opened(), planned, body, send, errors).run()
+            finally:
+                planned.close()
 
     def _opened(self) -> UpstreamClient:
         client = self._client.get(None)

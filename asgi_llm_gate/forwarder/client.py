@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from asgi_llm_gate.answer import Headers
@@ -28,6 +28,10 @@ class UpstreamBroken(UpstreamFailure):
     """The upstream closed the connection early, or what it sent is not HTTP."""
 
 
+def _nothing() -> None:
+    """Close nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
     """One request to an upstream.
@@ -40,6 +44,7 @@ class UpstreamRequest:
             no header beyond those.
         content: The whole body, or its chunks.
         timeout: Seconds the upstream may stay silent.
+        close: To be called when the request is over: closes what the content is read from.
     """
 
     method: str
@@ -47,6 +52,7 @@ class UpstreamRequest:
     headers: Headers
     content: bytes | AsyncIterable[bytes]
     timeout: float
+    close: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)

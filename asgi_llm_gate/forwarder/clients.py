@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from asgi_llm_gate.deadline import on_asyncio
 from asgi_llm_gate.forwarder.httpx import AsyncClientLike, HttpxClient
-from asgi_llm_gate.forwarder.race import is_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,4 +30,4 @@ def opener(client: AsyncClientLike | None, *, connect_timeout: float) -> Callabl
         from asgi_llm_gate.forwarder.aiohttp import AiohttpClient
     except ImportError:
         return with_httpx
-    return lambda: AiohttpClient(connect_timeout=connect_timeout) if is_asyncio() else with_httpx()
+    return lambda: AiohttpClient(connect_timeout=connect_timeout) if on_asyncio() else with_httpx()

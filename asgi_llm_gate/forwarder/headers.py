@@ -79,8 +79,13 @@ def returned(headers: Pairs, status: int) -> Headers:
 
 def with_json_body(headers: Headers) -> Headers:
     """Describe a JSON body that was written anew."""
+    return with_body(headers, b"application/json")
+
+
+def with_body(headers: Headers, content_type: bytes) -> Headers:
+    """Describe a body that was written anew."""
     kept = tuple(pair for pair in headers if pair[0] not in _BODY_FIELDS)
-    return (*kept, (b"content-type", b"application/json"))
+    return (*kept, (b"content-type", content_type))
 
 
 def declared_length(headers: Headers) -> int | None:

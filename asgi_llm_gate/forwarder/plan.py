@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from asgi_llm_gate.answer import Answer
 from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.form_body import encode_form
+from asgi_llm_gate.form_data import form_data
+from asgi_llm_gate.form_headers import form_boundary
+from asgi_llm_gate.forms import FormParser
 from asgi_llm_gate.forwarder.body import too_large
 from asgi_llm_gate.forwarder.client import UpstreamRequest
 from asgi_llm_gate.forwarder.headers import (
@@ -17,12 +22,15 @@ from asgi_llm_gate.forwarder.headers import (
     is_encoded,
     media_type,
     snapshot,
+    with_body,
     with_json_body,
 )
 from asgi_llm_gate.forwarder.upstream import api_prefix, asked_path
 
 if TYPE_CHECKING:
-    from starlette.types import Scope
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable
+
+    from starlette.types import Message, Scope
 
     from asgi_llm_gate.answer import Headers
     from asgi_llm_gate.forwarder.body import RequestBody
@@ -57,15 +65,28 @@ class Call:
             raise GateError(405, f"{method} is not forwarded", code="method_not_allowed")
         return cls(method, asked_path(scope), scope.get("query_string", b""), snapshot(scope["headers"]))
 
-    def to(self, upstream: Upstream, content: bytes | RequestBody, headers: Headers) -> UpstreamRequest:
+    def to(
+        self,
+        upstream: Upstream,
+        content: bytes | AsyncIterable[bytes],
+        headers: Headers,
+        length: int | None = None,
+    ) -> UpstreamRequest:
         """Make the request for an upstream.
+
+        Args:
+            upstream: That one.
+            content: Its body.
+            headers: What the client's headers have become.
+            length: How many bytes a body has that is in chunks, if that is not what the client declared.
 
         Raises:
             GateError: The URL is too long.
         """
         url = upstream.base.url(self.path, self.query)
         sent = forwarded(headers, own=upstream.headers, keep_credentials=upstream.keep_credentials)
-        length = len(content) if isinstance(content, bytes) else declared_length(self.headers)
+        if length is None:
+            length = len(content) if isinstance(content, bytes) else declared_length(self.headers)
         if length or (length is not None and self.method not in _BODILESS_METHODS):
             sent += ((b"content-length", b"%d" % length),)
         return UpstreamRequest(self.method, url, sent, content, upstream.timeout)
@@ -96,17 +117,19 @@ class ModelPlan:
 
     Args:
         routes: The models and their upstreams.
-        max_body_bytes: The largest JSON body.
+        max_body_bytes: The largest JSON body, and of a form all its fields that are no files.
+        max_upload_bytes: The largest form.
         created: What the list of models gives as their age, in Unix seconds.
     """
 
-    def __init__(self, routes: Routes, max_body_bytes: int, *, created: int) -> None:
+    def __init__(self, routes: Routes, max_body_bytes: int, max_upload_bytes: int, *, created: int) -> None:
         self._routes = routes
         self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
         self._created = created
 
     async def request(self, call: Call, body: RequestBody) -> UpstreamRequest | Answer:
-        """Plan a call: read its JSON, or stream what is none to the only upstream there is.
+        """Plan a call: read its JSON or its form, or stream what is neither to the only upstream there is.
 
         Raises:
             ClientGone: The client is gone.
@@ -115,6 +138,8 @@ class ModelPlan:
         listed = self._listed(call)
         if listed is not None:
             return Answer(200, orjson.dumps(listed))
+        if _is_form(call):
+            return await self._of_form(call, body)
         if not _may_be_json(call):
             return call.to(self._only(), await body.content(), call.headers)
         if (declared_length(call.headers) or 0) > self._max_body_bytes:
@@ -126,16 +151,37 @@ class ModelPlan:
 
     def _routed(self, call: Call, raw: bytes) -> UpstreamRequest:
         data = _decoded(call, raw)
-        model = data.get("model")
+        upstream, model = self._serving(data.get("model"))
+        content = raw if model is None else _encoded({**data, "model": model})
+        return call.to(upstream, content, with_json_body(call.headers))
+
+    async def _of_form(self, call: Call, body: RequestBody) -> UpstreamRequest:
+        if is_encoded(call.headers):
+            raise _encoded_body()
+        boundary = form_boundary(dict(call.headers)[b"content-type"])
+        form = FormParser(boundary, max_bytes=self._max_upload_bytes, max_text_bytes=self._max_body_bytes)
+        with ExitStack() as files:
+            files.callback(form.discard)
+            async for chunk in body:
+                form.feed(chunk)
+            parts = form.close()
+            data = form_data(parts)
+            upstream, model = self._serving(data.get("model"))
+            new = encode_form({**data, "model": model}, parts)
+            headers = with_body(call.headers, new.content_type)
+            request = call.to(upstream, _chunks(new.messages), headers, new.length)
+            return replace(request, close=files.pop_all().close)
+
+    def _serving(self, model: Any) -> tuple[Upstream, str | None]:
+        """Return the upstream of a model, and what it is called there."""
         if model is None and self._routes.only is not None:
-            return call.to(self._routes.only, raw, with_json_body(call.headers))
+            return self._routes.only, None
         if not isinstance(model, str) or not model:
             raise GateError(400, "A model is required, as text", param="model")
         deployment = self._routes.pick(model)
         if deployment is None:
             raise _unknown(model)
-        content = _encoded({**data, "model": deployment.model})
-        return call.to(deployment.upstream, content, with_json_body(call.headers))
+        return deployment.upstream, deployment.model
 
     def _only(self) -> Upstream:
         if self._routes.only is None:
@@ -161,6 +207,15 @@ class ModelPlan:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "openai"}
 
 
+def _is_form(call: Call) -> bool:
+    return call.method not in _BODILESS_METHODS and media_type(call.headers) == b"multipart/form-data"
+
+
+async def _chunks(messages: Iterable[Message]) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message["body"]
+
+
 def _may_be_json(call: Call) -> bool:
     """Tell JSON from forms and files; no content type, or curl's own for ``--data``, is JSON as well."""
     if call.method in _BODILESS_METHODS:
@@ -171,7 +226,7 @@ def _may_be_json(call: Call) -> bool:
 
 def _decoded(call: Call, raw: bytes) -> dict[str, Any]:
     if is_encoded(call.headers):
-        raise GateError(415, "A compressed body is not accepted", code="unsupported_content_encoding")
+        raise _encoded_body()
     try:
         data = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
@@ -186,6 +241,10 @@ def _encoded(data: dict[str, Any]) -> bytes:
         return orjson.dumps(data)
     except orjson.JSONEncodeError:  # deeper than it writes, though not than it reads
         raise GateError(400, "The request body is nested too deeply", code="invalid_json") from None
+
+
+def _encoded_body() -> GateError:
+    return GateError(415, "A compressed body is not accepted", code="unsupported_content_encoding")
 
 
 def _unknown(model: str) -> GateError:

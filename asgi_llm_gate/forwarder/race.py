@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from asgi_llm_gate.deadline import on_asyncio
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -19,16 +21,7 @@ async def unless(event: Step, work: Step) -> None:
     Raises:
         Exception: What either of the two raised, as it is and not in a group.
     """
-    await (_beside_a_task if is_asyncio() else _in_a_group)(event, work)
-
-
-def is_asyncio() -> bool:
-    """Tell whether the event loop is asyncio's."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    await (_beside_a_task if on_asyncio() else _in_a_group)(event, work)
 
 
 async def _beside_a_task(event: Step, work: Step) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from asgi_llm_gate.errors import GateError, error_answer
+from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.forwarder.body import ClientGone, RequestBody
 from asgi_llm_gate.forwarder.client import UpstreamFailure, UpstreamTimedOut
 from asgi_llm_gate.forwarder.headers import is_encoded, media_type, returned
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.answer import Headers
     from asgi_llm_gate.forwarder.client import UpstreamClient, UpstreamRequest, UpstreamResponse
+    from asgi_llm_gate.forwarder.errors import ErrorForm
 
 # Two line ends, each LF, CRLF or CR; atomic, so that one CRLF is never read as two.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)\Z")
@@ -30,13 +31,17 @@ class Relay:
         request: What to send.
         body: The client's, of which ``request.content`` may be made.
         send: The ASGI callable.
+        errors: How the client is told of errors.
     """
 
-    def __init__(self, client: UpstreamClient, request: UpstreamRequest, body: RequestBody, send: Send) -> None:
+    def __init__(
+        self, client: UpstreamClient, request: UpstreamRequest, body: RequestBody, send: Send, errors: ErrorForm
+    ) -> None:
         self._client = client
         self._request = request
         self._body = body
         self._send = send
+        self._errors = errors
         self._started = False
         self._events: EventBorder | None = None
 
@@ -58,7 +63,7 @@ class Relay:
             if self._started:
                 await self._report(failure)
                 raise
-            await error_answer(as_gate_error(failure)).send(self._send)
+            await self._errors.answer(as_gate_error(failure)).send(self._send)
 
     async def _respond(self, response: UpstreamResponse) -> None:
         headers = returned(response.headers, response.status)
@@ -75,7 +80,7 @@ class Relay:
     async def _report(self, failure: UpstreamFailure) -> None:
         """Tell of a break in the stream, where another event can stand."""
         if self._events is not None and self._events.reached:
-            event = b"data: " + error_answer(as_gate_error(failure)).body + b"\n\n"
+            event = self._errors.event(as_gate_error(failure))
             await self._send({"type": "http.response.body", "body": event, "more_body": True})
 
 

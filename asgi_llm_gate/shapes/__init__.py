@@ -167,6 +167,11 @@ class Dialogue(Protocol):
         """The client's events say who the user is; if not, the connection's query must."""
         ...
 
+    @property
+    def MODELS(self) -> tuple[str, ...]:  # noqa: N802  # likewise
+        """Where what hooks are given of an event may name a model, dotted for nested fields."""
+        ...
+
     def is_asking(self, event: Json) -> bool:
         """Tell whether hooks are to look at an event of the client: all but those known to carry no text."""
         ...

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.record import Record
+from asgi_llm_gate.shapes.assembly import ChoicesAssembly
+from asgi_llm_gate.shapes.chat_delta import delta_slots, more_delta
+from asgi_llm_gate.shapes.choices import ChoiceStream
 from asgi_llm_gate.shapes.common import (
     TEXT_REQUEST_FIELDS,
     choice_count,
     fields,
-    index_of,
     joined,
     lines,
     model_of,
@@ -22,10 +24,7 @@ from asgi_llm_gate.shapes.common import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asgi_llm_gate.shapes import Channel, Json
-from asgi_llm_gate.shapes import Slot
-from asgi_llm_gate.shapes.assembly import ChoicesAssembly
-from asgi_llm_gate.shapes.choices import ChoiceStream
+    from asgi_llm_gate.shapes import Json, Slot
 
 
 class Response(Record):
@@ -127,33 +126,19 @@ def rejection_chunks(data: Json, message: str, *, id: str, created: int) -> Iter
 
 
 class ChatStream(ChoiceStream):
-    """The chunks of a chat completion.
-
-    Of its texts, `content` may be a string or a list of parts; reasoning comes as ``reasoning_content`` (DeepSeek,
-    vLLM), ``reasoning`` (OpenRouter) or in ``thinking`` parts (Mistral); tool calls are told apart by their index.
-    """
+    """The chunks of a chat completion."""
 
     def __init__(self) -> None:
         super().__init__("chat.completion.chunk")
         self._said: dict[int, str] = {}
 
     def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
-        """Yield the places of a choice's delta."""
-        delta = _delta_of(choice)
-        for key, channel in _DELTA_TEXTS:
-            if isinstance(delta.get(key), str):
-                yield Slot(delta, key, (index, key), channel, index, choice)
-        if isinstance(delta.get("content"), list):
-            yield from _part_slots(delta["content"], "text", index, choice)
-        yield from _call_slots(delta, index, choice)
-        yield from _detail_slots(delta, index, choice)
-        audio = delta.get("audio")
-        if isinstance(audio, dict) and isinstance(audio.get("transcript"), str):
-            yield Slot(audio, "transcript", (index, "audio"), "text", index, choice)
+        """Return the places of a choice's delta."""
+        return delta_slots(choice, index)
 
     def piece_choice(self, slot: Slot, text: str) -> Json:
         """Return a choice whose delta carries a piece of a slot's text."""
-        return _choice(slot.index, _delta(slot, text), None)
+        return _choice(slot.index, more_delta(slot, text), None)
 
     def message_choice(self, index: int, message: str) -> Json:
         """Return a choice that says a message."""
@@ -186,56 +171,6 @@ class ChatStream(ChoiceStream):
 
 
 open_stream = ChatStream
-
-_DELTA_TEXTS: tuple[tuple[str, Channel], ...] = (
-    ("content", "text"),
-    ("refusal", "refusal"),
-    ("reasoning_content", "reasoning"),
-    ("reasoning", "reasoning"),
-)
-
-
-def _part_slots(parts: Any, channel: Channel, index: int, choice: Json) -> Iterator[Slot]:
-    """Yield the places of content parts; what a ``thinking`` part has inside is reasoning."""
-    for part in objects(parts):
-        if isinstance(part.get("text"), str):
-            yield Slot(part, "text", (index, "parts", channel), channel, index, choice)
-        elif isinstance(part.get("thinking"), list):
-            yield from _part_slots(part["thinking"], "reasoning", index, choice)
-
-
-def _call_slots(delta: Json, index: int, choice: Json) -> Iterator[Slot]:
-    """Yield the places of tool calls' arguments and inputs."""
-    for call in objects(delta.get("tool_calls")):
-        for kind, key in (("function", "arguments"), ("custom", "input")):
-            holder = call.get(kind)
-            if isinstance(holder, dict) and isinstance(holder.get(key), str):
-                yield Slot(holder, key, (index, "tool_calls", kind, index_of(call)), "tool_calls", index, choice)
-    function = delta.get("function_call")
-    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-        yield Slot(function, "arguments", (index, "function_call"), "tool_calls", index, choice)
-
-
-def _detail_slots(delta: Json, index: int, choice: Json) -> Iterator[Slot]:
-    """Yield the places of OpenRouter's ``reasoning_details``, which repeat ``reasoning`` by its parts."""
-    for detail in objects(delta.get("reasoning_details")):
-        for key in ("text", "summary"):
-            if isinstance(detail.get(key), str):
-                name = (index, "reasoning_details", str(detail.get("type")), index_of(detail))
-                yield Slot(detail, key, name, "reasoning", index, choice)
-
-
-def _delta(slot: Slot, text: str) -> Json:
-    """Return a delta that carries text in the place of a slot."""
-    kind = slot.text[1]
-    if kind == "tool_calls":
-        return {"tool_calls": [{"index": slot.text[3], slot.text[2]: {slot.key: text}}]}
-    if kind == "parts":
-        part = {"type": "text", "text": text}
-        return {"content": [part if slot.channel == "text" else {"type": "thinking", "thinking": [part]}]}
-    if kind == "reasoning_details":
-        return {"reasoning_details": [{"type": slot.text[2], slot.key: text, "index": slot.text[3]}]}
-    return {kind: {slot.key: text}} if kind in {"function_call", "audio"} else {slot.key: text}
 
 
 def _delta_of(choice: Json) -> Json:

@@ -32,14 +32,12 @@ class ChoiceStream(ABC):
 
     def slots(self, chunk: Json) -> Iterator[Slot]:
         """Yield where pieces stand in a chunk, in order, none of them empty."""
-        for choice in objects(chunk.get("choices", [])):
-            for slot in self.choice_slots(choice, index_of(choice)):
-                if slot.piece:
-                    yield slot
+        for choice in objects(chunk.get("choices")):
+            yield from self.choice_slots(choice, index_of(choice))
 
     @abstractmethod
     def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
-        """Yield the places of one choice, empty ones too."""
+        """Yield the places of one choice."""
 
     @abstractmethod
     def piece_choice(self, slot: Slot, text: str) -> Json:
@@ -59,13 +57,13 @@ class ChoiceStream(ABC):
 
     def finishing(self, chunk: Json) -> Iterator[TextName]:
         """Yield the index of each choice that a chunk finishes."""
-        for choice in objects(chunk.get("choices", [])):
+        for choice in objects(chunk.get("choices")):
             if choice.get("finish_reason"):
                 yield (index_of(choice),)
 
     def is_preamble(self, chunk: Json) -> bool:
         """Tell whether a chunk has neither a piece nor an end nor anything but roles and filters' results."""
-        choices = list(objects(chunk.get("choices", [])))
+        choices = list(objects(chunk.get("choices")))
         return (
             "error" not in chunk
             and not chunk.get("usage")
@@ -83,7 +81,7 @@ class ChoiceStream(ABC):
         if self._head is None and chunk.get("id"):
             self._head = {name: value for name, value in chunk.items() if name in _HEAD}
             self._head.setdefault("object", self._object)
-        for choice in objects(chunk.get("choices", [])):
+        for choice in objects(chunk.get("choices")):
             index = index_of(choice)
             if choice.get("finish_reason"):
                 self._finished.add(index)

@@ -63,6 +63,11 @@ def objects(value: Any) -> Iterator[Json]:
             yield item
 
 
+def is_text(value: Any) -> bool:
+    """Tell whether a value is a text that says something."""
+    return isinstance(value, str) and bool(value)
+
+
 def index_of(item: Json, key: str = "index") -> int:
     """Return an index that a chunk or a part of one has; 0 where there is none."""
     index: Any = item.get(key)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALL_TYPE",
     "LITELLM_CALL_TYPE",
+    "MODELS",
     "USER_IN_EVENTS",
     "RealtimeStream",
     "Response",
@@ -46,6 +47,7 @@ __all__ = [
 CALL_TYPE = "realtime"
 LITELLM_CALL_TYPE = "_arealtime"
 USER_IN_EVENTS = False
+MODELS = ("session.model", "response.model")
 
 # The client's events that carry no text of anybody's: audio, and what names things by their ids.
 _SILENT = frozenset(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CALL_TYPE = "responses"
 LITELLM_CALL_TYPE = "aresponses"
 USER_IN_EVENTS = True
+MODELS = ("model",)
 
 # What an event of the client has beside the fields of ``POST /responses``.
 _ENVELOPE = ("type", "event_id", "stream_id")

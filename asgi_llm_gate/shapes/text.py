@@ -9,6 +9,7 @@ from asgi_llm_gate.shapes.common import (
     TEXT_REQUEST_FIELDS,
     choice_count,
     fields,
+    is_text,
     lines,
     model_of,
     no_usage,
@@ -67,7 +68,7 @@ class TextStream(ChoiceStream):
 
     def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
         """Yield the place of a choice's text."""
-        if isinstance(choice.get("text"), str):
+        if is_text(choice.get("text")):
             yield Slot(choice, "text", (index, "text"), "text", index, choice)
 
     def piece_choice(self, slot: Slot, text: str) -> Json:

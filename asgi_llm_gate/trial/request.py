@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from asgi_llm_gate.checks import shown
 from asgi_llm_gate.config_file import one_line
 from asgi_llm_gate.errors import is_header
+from asgi_llm_gate.values import shown
 
 _FIELDS = ("path", "body", "headers", "method")
 _CHAT = "/v1/chat/completions"

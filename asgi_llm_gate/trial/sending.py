@@ -77,7 +77,7 @@ async def run(settings: Settings, request: Request) -> Trial:
     """Send a request through the hooks of a configuration to an echo model."""
     trial = Trial(request)
     callbacks = tuple(watched(callback, trial.steps) for callback in settings.callbacks)
-    settings = replace(settings, callbacks=callbacks, model_list=())
+    settings = replace(settings, callbacks=callbacks, callback_settings={}, model_list=(), cache=None, redis_url=None)
     gate = LLMGate(_Recorder(EchoModel(pause=0), trial), **settings.keywords())
     unread = [{"type": "http.request", "body": request.body, "more_body": False}]
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from asgi_llm_gate.auth import presented_key
 from asgi_llm_gate.config_file import one_line
 from asgi_llm_gate.endpoints import Routes
 from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.masking import without
 from asgi_llm_gate.trial.sending import Sent
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ _STREAM = b"text/event-stream"
 
 def report(trial: Trial, settings: Settings) -> str:
     """Return what became of a request: the hooks in turn, what the app was sent, and what the client got."""
-    return "\n".join(one_line(line) for line in _lines(trial, settings))
+    key = presented_key(dict(trial.request.headers))
+    return "\n".join(one_line(without(key, line)) for line in _lines(trial, settings))
 
 
 def _lines(trial: Trial, settings: Settings) -> Iterator[str]:
