@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anthropic
 import anyio
@@ -15,7 +16,9 @@ import uvicorn
 
 from asgi_llm_gate import CallHooks, LLMGate
 from asgi_llm_gate.forwarder import Forwarder
+from asgi_llm_gate.forwarder.aiohttp import AiohttpClient
 from asgi_llm_gate.forwarder.clients import opener
+from asgi_llm_gate.forwarder.httpx import HttpxClient
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +33,21 @@ def anyio_backend():
 @pytest.fixture(params=["h11", "httptools"])
 def http(request):
     return request.param
+
+
+@pytest.fixture(params=[AiohttpClient, HttpxClient], autouse=True)
+def carrier(request, monkeypatch):
+    """What carries the requests of a forwarder that is given no client."""
+
+    def chosen(client, *, connect_timeout):
+        return (
+            partial(request.param, connect_timeout=connect_timeout)
+            if client is None
+            else opener(client, connect_timeout=connect_timeout)
+        )
+
+    monkeypatch.setattr("asgi_llm_gate.forwarder.app.opener", chosen)
+    return chosen
 
 
 @asynccontextmanager
@@ -430,7 +448,7 @@ async def ok(scope, receive, send):
     await body(send, scope["path"].encode(), more=False)
 
 
-async def test_first_requests_start_the_client_once(monkeypatch):
+async def test_first_requests_start_the_client_once(monkeypatch, carrier):
     """Without a lifespan the client is made by the first of many requests at once, and closed on demand."""
     made, closed = [], []
 
@@ -444,7 +462,7 @@ async def test_first_requests_start_the_client_once(monkeypatch):
             await self._client.aclose()
 
     def counting(client, **settings):
-        new = opener(client, **settings)
+        new = carrier(client, **settings)
         return lambda: Counted(new())
 
     monkeypatch.setattr("asgi_llm_gate.forwarder.app.opener", counting)
@@ -479,6 +497,7 @@ def test_each_event_loop_has_its_own_client():
     async def opened():
         client = app._opened()
         assert app._opened() is client
+        await app.aclose()
         return client
 
     assert anyio.run(opened) is not anyio.run(opened)
