@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.cache import DualCache, RedisCache
-from asgi_llm_gate.cache.address import from_params, from_url
-from asgi_llm_gate.cache.redis import NAMESPACE
+from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.values import WrongValueError, at, shown, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asgi_llm_gate.cache import RedisCache
     from asgi_llm_gate.cache.address import Address
 
 
@@ -35,6 +34,8 @@ def redis_url(value: Any) -> str | None:
     """
     url = None if value is None else text(value)
     if url is not None:
+        from asgi_llm_gate.cache.address import from_url
+
         _address(lambda: from_url(url))
     return url
 
@@ -52,6 +53,9 @@ def redis_cache(value: Any, environ: Mapping[str, str]) -> RedisCache | None:
         raise WrongValueError(f"only local and redis are served by this version, got {shown(kind)}", ".type")
     if kind == "local":
         return None
+    from asgi_llm_gate.cache.address import from_params
+    from asgi_llm_gate.cache.redis import NAMESPACE, RedisCache
+
     namespace = at(".namespace", text, value.get("namespace", NAMESPACE))
     address = _address(lambda: from_params(value, environ))
     return RedisCache(address, namespace=namespace)

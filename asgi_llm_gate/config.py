@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_llm_gate.builtin import BUILT_IN
-from asgi_llm_gate.cache import DualCache, RedisCache
+from asgi_llm_gate.cache import DualCache
 from asgi_llm_gate.cache_checks import redis_cache
 from asgi_llm_gate.checks import CHECKS, hook_options
 from asgi_llm_gate.config_file import ConfigError, one_line
@@ -24,6 +24,8 @@ from asgi_llm_gate.values import FromEnviron, WrongValueError, decoded, resolved
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from asgi_llm_gate.cache import RedisCache
 
 __all__ = ["ConfigError", "Keywords", "Settings", "load_settings"]
 
@@ -254,6 +256,8 @@ def _cache_params(value: Any, environ: Mapping[str, str]) -> RedisCache | None:
 def _with_cache(settings: Settings, tier: RedisCache | None) -> Settings:
     """Return settings with a cache on Redis, if that is configured and no cache was given."""
     if settings.redis_url is not None:
+        from asgi_llm_gate.cache import RedisCache
+
         tier = RedisCache(settings.redis_url)
     if settings.cache is not None or tier is None:
         return settings

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asgi_llm_gate.plan import Plan
 
 # A larger body is worked on in several turns of the loop, so that other calls go on between them; in bytes.
-_LARGE = 250_000
+_LARGE = 64_000
 
 
 class Exchange:
@@ -160,7 +160,8 @@ class Exchange:
 
     async def _identify(self) -> None:
         self.head.check_single()
-        self.caller = await self.plan.authenticator.caller(self.scope, presented_key(self.head.named))
+        if self.plan.needs_caller:
+            self.caller = await self.plan.authenticator.caller(self.scope, presented_key(self.head.named))
 
     def _check_head(self) -> None:
         endpoint, settings = self.endpoint, self.plan.settings

@@ -11,7 +11,6 @@ from asgi_llm_gate.config import Keywords, load_settings
 from asgi_llm_gate.endpoints import DENY, PASS, WEBSOCKETS, Endpoint, Routes, not_inspected
 from asgi_llm_gate.errors import GateError, error_answer, intended
 from asgi_llm_gate.exchange import Exchange
-from asgi_llm_gate.forwarder import Forwarder
 from asgi_llm_gate.lifespan import Lifespan
 from asgi_llm_gate.model_access import check_access
 from asgi_llm_gate.plan import Plan
@@ -59,7 +58,7 @@ class LLMGate:
         self._websockets = Routes(WEBSOCKETS)
         self._has_auth = self._plan.authenticator.required
         # An upstream has no public pages: with a key to check, nothing reaches it without.
-        self._checks_all = self._has_auth and isinstance(app, Forwarder)
+        self._checks_all = self._has_auth and _is_forwarder(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -144,3 +143,9 @@ class LLMGate:
 
     def _passes(self, endpoint: Endpoint) -> bool:
         return endpoint.policy(self.settings.policies) == PASS
+
+
+def _is_forwarder(app: ASGIApp) -> bool:
+    from asgi_llm_gate.forwarder import Forwarder  # which takes an HTTP client's library, and other apps do without
+
+    return isinstance(app, Forwarder)

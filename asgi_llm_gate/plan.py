@@ -90,6 +90,11 @@ class Plan:
         return bool(self.pre_call or self.success or self.headers or self.watches)
 
     @cached_property
+    def needs_caller(self) -> bool:
+        """It matters who calls."""
+        return self.authenticator.required or self.has_hooks
+
+    @cached_property
     def watches(self) -> bool:
         """Something must know how a call ends, or may end it."""
         return bool(self.moderation or self.text or self.iterator or self.failure or self.ended or self.log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 import subprocess
@@ -72,3 +73,19 @@ def test_importing_the_package_imports_no_extra():
     code = f"import sys, asgi_llm_gate; print([name for name in {extras} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert run.stdout.strip() == "[]"
+
+
+LAZY = {
+    "the forwarder": ("asgi_llm_gate", "Forwarder", ["httpx", "aiohttp", "asgi_llm_gate.forwarder"]),
+    "the shared cache": ("asgi_llm_gate.cache", "RedisCache", ["redis", "asgi_llm_gate.cache.redis"]),
+}
+
+
+@pytest.mark.parametrize(("module", "name", "costs"), LAZY.values(), ids=LAZY)
+def test_what_not_every_gate_needs_is_imported_when_it_is_asked_for(module, name, costs):
+    """`import asgi_llm_gate` takes no HTTP client and no Redis; what is not there is no attribute."""
+    code = f"import sys, {module} as found; print([each for each in {costs} if each in sys.modules]); found.{name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    with pytest.raises(AttributeError, match="nothing"):
+        getattr(importlib.import_module(module), "nothing")  # noqa: B009  # it is not there

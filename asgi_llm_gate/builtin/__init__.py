@@ -10,10 +10,19 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.builtin.banned_keywords import BannedKeywords
     from asgi_llm_gate.builtin.blocked_users import BlockedUserCheck
+    from asgi_llm_gate.builtin.limiter import ParallelRequestLimiter
     from asgi_llm_gate.builtin.llamaguard import LlamaGuardModerations
     from asgi_llm_gate.builtin.openai_moderations import OpenAIModerations
 
-__all__ = ["BUILT_IN", "BannedKeywords", "BlockedUserCheck", "BuiltIn", "LlamaGuardModerations", "OpenAIModerations"]
+__all__ = [
+    "BUILT_IN",
+    "BannedKeywords",
+    "BlockedUserCheck",
+    "BuiltIn",
+    "LlamaGuardModerations",
+    "OpenAIModerations",
+    "ParallelRequestLimiter",
+]
 
 
 class BuiltIn(NamedTuple):

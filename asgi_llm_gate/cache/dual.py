@@ -8,12 +8,12 @@ from asgi_llm_gate.cache.commands import Increment
 from asgi_llm_gate.cache.errors import StoreError
 from asgi_llm_gate.cache.memory import DEFAULT_TTL, InMemoryCache
 from asgi_llm_gate.cache.methods import CacheMethods
-from asgi_llm_gate.cache.redis import RedisCache
 from asgi_llm_gate.cache.tiers import Tiers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from asgi_llm_gate.cache.redis import RedisCache
     from asgi_llm_gate.cache.tiers import Step
 
 T = TypeVar("T")
@@ -51,8 +51,8 @@ class DualCache(CacheMethods):
         on_store_error: Literal["allow", "reject"] = "allow",
         **_options: Any,
     ) -> None:
-        if not isinstance(redis_cache, RedisCache | None):
-            raise TypeError(f"expected a RedisCache of asgi_llm_gate.cache, got {type(redis_cache).__name__}")
+        if redis_cache is not None:
+            _check_tier(redis_cache)
         default_ttl = DEFAULT_TTL if default_in_memory_ttl is None else default_in_memory_ttl
         self.in_memory_cache = in_memory_cache or InMemoryCache(default_ttl=default_ttl)
         self.redis_cache = redis_cache
@@ -235,3 +235,10 @@ class DualCache(CacheMethods):
                 raise
             return step.alone()
         return step.learn(answer)
+
+
+def _check_tier(tier: Any) -> None:
+    from asgi_llm_gate.cache.redis import RedisCache
+
+    if not isinstance(tier, RedisCache):
+        raise TypeError(f"expected a RedisCache of asgi_llm_gate.cache, got {type(tier).__name__}")
