@@ -680,10 +680,19 @@ async def test_given_client_is_used_in_its_place(library):
         assert opener(given, connect_timeout=1)()._client is given
 
 
-@only_aiohttp
-async def test_httpx_is_there_without_aiohttp(library, monkeypatch):
-    """It is no extra."""
+def absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
+
+
+def too_old(monkeypatch):
+    monkeypatch.setattr("aiohttp.__version__", "3.13.5")
+
+
+@only_aiohttp
+@pytest.mark.parametrize("lacking", [absent, too_old])
+async def test_httpx_is_there_without_aiohttp(library, monkeypatch, lacking):
+    """It is no extra."""
+    lacking(monkeypatch)
     monkeypatch.delitem(sys.modules, "asgi_llm_gate.forwarder.aiohttp")
     made = opener(None, connect_timeout=1)()
     assert isinstance(made, HttpxClient)

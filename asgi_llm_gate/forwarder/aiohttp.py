@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
     from asgi_llm_gate.answer import Headers
 
+# Older ones break off in other ways, and have no bound on a response's headers.
+if tuple(map(int, aiohttp.__version__.split(".")[:2])) < (3, 14):
+    raise ImportError(f"aiohttp is {aiohttp.__version__}, and 3.14 or newer is needed")
+
 # The most that is read ahead of a slow client is twice this, in bytes.
 _READ_AHEAD = 2**16
 

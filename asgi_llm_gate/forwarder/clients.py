@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def opener(client: AsyncClientLike | None, *, connect_timeout: float) -> Callable[[], UpstreamClient]:
     """Choose what opens a client on an event loop: aiohttp, of which one serves several times as many requests.
 
-    Where it is not installed, where the loop is not asyncio's, or where a client is given, httpx.
+    Where it is not installed or too old, where the loop is not asyncio's, or where a client is given, httpx.
 
     Args:
         client: What to send with, if that is settled.
