@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -200,7 +200,7 @@ class OneBackend:
 
 
 class TestRecorded(OneBackend):
-    wholes: ClassVar = {}
+    wholes: ClassVar[dict[Any, bytes]] = {}
 
     @each(NO_OP)
     @each_recorded
