@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from anyio.lowlevel import checkpoint
 
-from asgi_llm_gate.body import decode, too_large
-from asgi_llm_gate.errors import GateError, Rejection, intended, refused
+from asgi_llm_gate.body import decode
+from asgi_llm_gate.errors import GateError, Rejection, intended, refused, too_large
 from asgi_llm_gate.hooks import HookFailedError
 from asgi_llm_gate.model_access import is_limited
 

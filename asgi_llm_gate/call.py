@@ -17,8 +17,8 @@ from asgi_llm_gate.masking import mask_query
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-    from asgi_llm_gate.body import Head
     from asgi_llm_gate.forms import Part
+    from asgi_llm_gate.head import Head
 
 # The gate's own keys beside the client's: a client can't set them, and the app never gets them.
 OWN_KEYS = ("proxy_server_request", "litellm_call_id", "secret_fields", "litellm_metadata", "litellm_logging_obj")

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from asgi_llm_gate.auth import UserAPIKeyAuth
-    from asgi_llm_gate.body import Head
     from asgi_llm_gate.endpoints import Endpoint
     from asgi_llm_gate.forms import FormParser
+    from asgi_llm_gate.head import Head
     from asgi_llm_gate.plan import Plan
 
 

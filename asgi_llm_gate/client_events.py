@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from asgi_llm_gate.body import decode, too_large
+from asgi_llm_gate.body import decode
 from asgi_llm_gate.call import CallData
-from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.errors import GateError, too_large
 from asgi_llm_gate.fields import find, require, require_user
 from asgi_llm_gate.model_access import check_access
 from asgi_llm_gate.moderation import moderate
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Scope
 
     from asgi_llm_gate.auth import UserAPIKeyAuth
-    from asgi_llm_gate.body import Head
+    from asgi_llm_gate.head import Head
     from asgi_llm_gate.plan import Plan
     from asgi_llm_gate.shapes import Dialogue, Json
 

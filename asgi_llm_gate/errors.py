@@ -27,6 +27,9 @@ _GUARDRAILS = frozenset({"GuardrailRaisedException", "BlockedPiiEntityError"})
 # LiteLLM's exceptions put the names of their classes before what their author said.
 _PREFIXES = re.compile(r"\A(?:litellm\.\w+: )+")
 
+# Characters of a client's name for something that a message shows.
+_MOST_QUOTED = 200
+
 # Headers of an exception that would contradict the envelope's own framing.
 FRAMING = frozenset({"connection", "content-encoding", "content-length", "content-type", "transfer-encoding"})
 
@@ -110,6 +113,17 @@ def internal_error() -> GateError:
 def refused(message: str) -> GateError:
     """Make the error of a message that its endpoint has no text to say with."""
     return GateError(400, message, code="content_policy_violation")
+
+
+def too_large(max_bytes: int) -> GateError:
+    """Make the 413 that names the limit, in bytes."""
+    return GateError(413, f"The request body is larger than {max_bytes} bytes", code="request_too_large")
+
+
+def quoted(name: Any) -> str:
+    """Return what a message shows of a name that a client gave: cut where it is long; of what is no text, its type."""
+    text = name if isinstance(name, str) else type(name).__name__
+    return f"`{text if len(text) <= _MOST_QUOTED else text[:_MOST_QUOTED] + '…'}`"
 
 
 def intended(exc: BaseException) -> GateError | None:

@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from asgi_llm_gate.account import Account
 from asgi_llm_gate.auth import UserAPIKeyAuth, presented_key
-from asgi_llm_gate.body import Head, Replay, check_size, parse, read_body, read_form, whole_body
+from asgi_llm_gate.body import Replay, check_size, parse, read_body, read_form, whole_body
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.carried import CarriedCalls
 from asgi_llm_gate.deadline import DeadlineError, limiter, on_asyncio
@@ -22,6 +22,7 @@ from asgi_llm_gate.endpoints import DENY, not_inspected
 from asgi_llm_gate.errors import GateError, Rejection, intended
 from asgi_llm_gate.form_headers import FORM
 from asgi_llm_gate.forms import FormParser
+from asgi_llm_gate.head import Head
 from asgi_llm_gate.hooks import added_headers
 from asgi_llm_gate.masking import log_crash
 from asgi_llm_gate.outlet import Outlet

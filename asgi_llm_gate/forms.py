@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 
-from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.errors import too_large
 from asgi_llm_gate.form_headers import PartHead, header_text, invalid_form
 from asgi_llm_gate.uploads import Spool, Upload
 
@@ -100,7 +100,7 @@ class FormParser:
         """
         self._size += len(chunk)
         if self._size > self._max_bytes:
-            raise _too_large(self._max_bytes)
+            raise too_large(self._max_bytes)
         if self._start is not None:
             chunk = self._begin(self._start + chunk)
         if self._ended:
@@ -198,7 +198,7 @@ class FormParser:
             return
         self._text_size += end - start
         if self._text_size > self._max_text_bytes:
-            raise _too_large(self._max_text_bytes)
+            raise too_large(self._max_text_bytes)
         self._text += data[start:end]
 
     def _part_ends(self) -> None:
@@ -216,7 +216,3 @@ class FormParser:
 
     def _form_ends(self) -> None:
         self._ended = True
-
-
-def _too_large(max_bytes: int) -> GateError:
-    return GateError(413, f"The request body is larger than {max_bytes} bytes", code="request_too_large")

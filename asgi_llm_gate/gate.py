@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Unpack
 
 from asgi_llm_gate.auth import presented_key
-from asgi_llm_gate.body import Head
 from asgi_llm_gate.config import Keywords, load_settings
 from asgi_llm_gate.endpoints import DENY, PASS, WEBSOCKETS, Endpoint, Routes, not_inspected
 from asgi_llm_gate.errors import GateError, error_answer, intended
 from asgi_llm_gate.exchange import Exchange
+from asgi_llm_gate.head import Head
 from asgi_llm_gate.lifespan import Lifespan
 from asgi_llm_gate.model_access import check_access
 from asgi_llm_gate.plan import Plan
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-logger = logging.getLogger("asgi_llm_gate")
 
 _WRITES = frozenset({"POST", "PUT", "PATCH"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.errors import GateError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +16,6 @@ _ALL = frozenset({"*", "all-proxy-models"})
 
 # Where other gateways are told what to use in place of the model.
 _INSTEAD = ("models", "fallbacks")
-
-_MOST_SHOWN = 200
 
 
 def check_access(
@@ -42,7 +40,7 @@ def check_access(
         raise _denied("This key may use certain models only, and nothing says which one this call would run")
     for model in (*models, *_instead(body)):
         if not isinstance(model, str) or not any(_fits(pattern, model) for pattern in allowed):
-            raise _denied(f"This key may not use the model {_shown(model)}")
+            raise _denied(f"This key may not use the model {quoted(model)}")
 
 
 def is_limited(caller: UserAPIKeyAuth) -> bool:
@@ -78,11 +76,6 @@ def _fits(pattern: str, model: str) -> bool:
         if at < len(piece):
             return False
     return len(model) - len(last) >= at and model.endswith(last)
-
-
-def _shown(model: Any) -> str:
-    text = model if isinstance(model, str) else type(model).__name__
-    return f"`{text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + '…'}`"
 
 
 def _denied(message: str) -> GateError:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from starlette.types import Message
 
-from asgi_llm_gate.body import RawHeaders, decompress, is_too_deep
+from asgi_llm_gate.body import decompress, is_too_deep
 from asgi_llm_gate.errors import GateError
 
 if TYPE_CHECKING:
     from starlette.types import Send
+
+    from asgi_llm_gate.head import RawHeaders
 
 logger = logging.getLogger("asgi_llm_gate")
 

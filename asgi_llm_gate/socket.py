@@ -12,10 +12,10 @@ import orjson
 
 from asgi_llm_gate.app_events import AppEvents
 from asgi_llm_gate.auth import UserAPIKeyAuth, presented_key
-from asgi_llm_gate.body import Head
 from asgi_llm_gate.client_events import ClientEvents
 from asgi_llm_gate.errors import GateError, Rejection, error_answer, error_fields, refused
 from asgi_llm_gate.fields import require, require_user
+from asgi_llm_gate.head import Head
 from asgi_llm_gate.hooks import report_failure
 from asgi_llm_gate.inbox import Inbox
 from asgi_llm_gate.model_access import check_access

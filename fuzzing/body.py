@@ -6,9 +6,10 @@ import json
 
 import orjson
 
-from asgi_llm_gate.body import DECODERS, decode, decompress, parse
+from asgi_llm_gate.body import decode, decompress, parse
 from asgi_llm_gate.call import CallData
 from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.head import DECODERS
 
 MAX_VALUES = 2_000
 MAX_BYTES = 100_000

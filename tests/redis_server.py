@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,8 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from tests.services import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,16 +94,9 @@ class RedisServer:
         return redis.Redis(port=self.port, decode_responses=True, retry=Retry(NoBackoff(), 0))
 
 
-def require(program: str = PROGRAM) -> None:
-    """Skip the test where a program is not installed, or fail it where all must be."""
-    if shutil.which(program) is None:
-        missing = pytest.fail if os.environ.get("LLM_GATE_REQUIRE_SERVICES") else pytest.skip
-        missing(f"NOT RUN: {program} is not installed")
-
-
 @pytest.fixture(scope="session")
 def session_redis() -> Iterator[RedisServer]:
-    require()
+    require(PROGRAM)
     with RedisServer() as server:
         yield server
 

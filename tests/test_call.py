@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asgi_llm_gate import UserAPIKeyAuth
-from asgi_llm_gate.body import Head
 from asgi_llm_gate.call import OWN_KEYS, CallData
+from asgi_llm_gate.head import Head
 
 # A loaded machine is no failure.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -221,6 +221,10 @@ class Sequential(Client):
 async def test_a_client_that_has_its_answer_is_not_refused_for_the_call_before(name):
     steps, callbacks = ANSWERED[name]
     gate = gated(App(*steps), *callbacks, who=caller(max_parallel_requests=1))
+    await assert_no_call_is_refused_for_the_one_before(gate, name)
+
+
+async def assert_no_call_is_refused_for_the_one_before(gate, name):
     async with anyio.create_task_group() as group:
         for _ in range(3):
             client = Sequential(chat(stream="stream" in name))

@@ -17,7 +17,7 @@ from tests.actors import App, Client, sleeps
 from tests.harness import Upstream, answer, chat
 from tests.limits import COUNTED, STREAM, WHOLE, Held, asked, caller, gated
 from tests.redis_server import RedisServer
-from tests.test_limiter import ANSWERED, ENDED, REFUSED, Sequential
+from tests.test_limiter import ANSWERED, ENDED, REFUSED, assert_no_call_is_refused_for_the_one_before
 
 pytestmark = pytest.mark.anyio
 
@@ -167,13 +167,7 @@ async def test_a_refusal_says_on_redis_what_it_says_in_memory(name, make):
 async def test_a_client_that_has_its_answer_is_not_refused_for_the_call_before(name, make):
     steps, callbacks = ANSWERED[name]
     gate = make(App(*steps), *callbacks, who=caller(max_parallel_requests=1))
-    async with anyio.create_task_group() as group:
-        for _ in range(3):
-            client = Sequential(chat(stream="stream" in name))
-            group.start_soon(client.call, gate)
-            await client.answered.wait()
-            assert client.sent[0]["status"] != 429
-        group.cancel_scope.cancel()
+    await assert_no_call_is_refused_for_the_one_before(gate, name)
 
 
 @pytest.mark.parametrize("name", ENDED)

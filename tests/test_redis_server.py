@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from tests.redis_server import require
+from tests.services import require
 
 
 def test_it_keeps_its_port_and_nothing_else_when_it_is_killed(redis_server):

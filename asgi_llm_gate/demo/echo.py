@@ -10,10 +10,11 @@ import orjson
 
 from asgi_llm_gate import sse
 from asgi_llm_gate.answer import EVENT_STREAM, Answer
-from asgi_llm_gate.body import Head, decode, read_body
+from asgi_llm_gate.body import decode, read_body
 from asgi_llm_gate.demo import chat, embeddings, images, messages, moderations, responses, text
 from asgi_llm_gate.endpoints import ENDPOINTS, Routes
 from asgi_llm_gate.errors import GateError, error_answer
+from asgi_llm_gate.head import Head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.errors import too_large
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive
@@ -84,8 +84,3 @@ class RequestBody:
         if self._left:
             raise ClientGone
         return bytes(message.get("body", b""))
-
-
-def too_large(limit: int) -> GateError:
-    """Make the refusal of a body of more than ``limit`` bytes."""
-    return GateError(413, f"The request body is larger than {limit} bytes", code="request_too_large")

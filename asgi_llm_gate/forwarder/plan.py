@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from asgi_llm_gate.answer import Answer
-from asgi_llm_gate.errors import GateError
+from asgi_llm_gate.errors import GateError, quoted, too_large
 from asgi_llm_gate.form_body import encode_form
 from asgi_llm_gate.form_data import form_data
 from asgi_llm_gate.form_headers import form_boundary
 from asgi_llm_gate.forms import FormParser
-from asgi_llm_gate.forwarder.body import too_large
 from asgi_llm_gate.forwarder.client import UpstreamRequest
 from asgi_llm_gate.forwarder.headers import (
     declared_length,
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 # TRACE would show the client the upstream's credentials; CONNECT asks for a tunnel.
 _REFUSED_METHODS = ("CONNECT", "TRACE")
 _BODILESS_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS")
-
-_LONGEST_QUOTED_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,5 +245,4 @@ def _encoded_body() -> GateError:
 
 
 def _unknown(model: str) -> GateError:
-    shown = model if len(model) <= _LONGEST_QUOTED_NAME else model[:_LONGEST_QUOTED_NAME] + "…"
-    return GateError(404, f"The model `{shown}` does not exist", param="model", code="model_not_found")
+    return GateError(404, f"The model {quoted(model)} does not exist", param="model", code="model_not_found")
