@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Unpack
 
 from asgi_llm_gate.auth import presented_key
@@ -143,6 +144,6 @@ class LLMGate:
 
 
 def _is_forwarder(app: ASGIApp) -> bool:
-    from asgi_llm_gate.forwarder import Forwarder  # which takes an HTTP client's library, and other apps do without
-
-    return isinstance(app, Forwarder)
+    # Not imported for this: it takes an HTTP client's library, and where nobody has imported it, no app is one.
+    module = sys.modules.get("asgi_llm_gate.forwarder")
+    return module is not None and isinstance(app, module.Forwarder)
