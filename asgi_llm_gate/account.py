@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +12,7 @@ import orjson
 from asgi_llm_gate import sse
 from asgi_llm_gate.errors import stream_error
 from asgi_llm_gate.hooks import report_failure
+from asgi_llm_gate.lazy import lazy
 from asgi_llm_gate.masking import log_crash
 from asgi_llm_gate.record import as_record
 from asgi_llm_gate.reply import is_event_stream, is_text
@@ -58,7 +58,7 @@ class Account:
         self.settled = False
         self.failure: Exception | None = None
 
-    @cached_property
+    @lazy
     def _telling(self) -> anyio.Lock:
         """Held while the log hooks are told of the call's beginning."""
         return anyio.Lock(fast_acquire=True)

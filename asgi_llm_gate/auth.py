@@ -20,24 +20,25 @@ class UserAPIKeyAuth:
     ``api_key`` is never a key in clear: one that begins with ``sk-`` is replaced by its SHA-256, in hex.
     """
 
-    api_key: str | None
-    token: str | None
-    key_alias: str | None
-    user_id: str | None
-    user_role: str | None
-    user_email: str | None
-    team_id: str | None
-    team_alias: str | None
-    org_id: str | None
-    end_user_id: str | None
+    api_key: str | None = None
+    token: str | None = None
+    key_alias: str | None = None
+    user_id: str | None = None
+    user_role: str | None = None
+    user_email: str | None = None
+    team_id: str | None = None
+    team_alias: str | None = None
+    org_id: str | None = None
+    end_user_id: str | None = None
     metadata: dict[str, Any]
 
     def __init__(self, **fields: Any) -> None:
         api_key = fields.get("api_key")
         if isinstance(api_key, str) and api_key.startswith("sk-"):
-            fields["api_key"] = hash_key(api_key)
-        fields.setdefault("token", fields.get("api_key"))
-        vars(self).update({**fields, "metadata": fields.get("metadata") or {}})
+            fields["api_key"] = api_key = hash_key(api_key)
+        fields.setdefault("token", api_key)
+        fields["metadata"] = fields.get("metadata") or {}
+        vars(self).update(fields)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -64,17 +64,17 @@ async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes | Non
     message = await receive()
     if message["type"] != "http.request":
         return None
-    body: bytes | bytearray = message.get("body", b"")
+    body: bytes = message.get("body", b"")
     if message.get("more_body", False):
-        body = bytearray(body)
-    while message.get("more_body", False) and len(body) <= max_bytes:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        body += message.get("body", b"")
+        parts = bytearray(body)
+        while message.get("more_body", False) and len(parts) <= max_bytes:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            parts += message.get("body", b"")
+        body = bytes(parts)
     if len(body) > max_bytes:
         raise too_large(max_bytes)
-    body = bytes(body)
     if not head.encoding or not body:
         return body
     try:
@@ -83,8 +83,8 @@ async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes | Non
         raise GateError(400, f"The request body does not decompress: {exc}", code="invalid_content_encoding") from None
 
 
-async def read_form(receive: Receive, form: FormParser) -> bool:
-    """Have a form's bytes parsed as they come; False if the client went away first.
+async def read_form(receive: Receive, form: FormParser) -> bytes | None:
+    """Have a form's bytes parsed as they come, and return nothing of them; None if the client went away first.
 
     Raises:
         GateError: What the parser raises.
@@ -93,10 +93,10 @@ async def read_form(receive: Receive, form: FormParser) -> bool:
     while more:
         message = await receive()
         if message["type"] != "http.request":
-            return False
+            return None
         form.feed(message.get("body", b""))
         more = message.get("more_body", False)
-    return True
+    return b""
 
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -152,7 +152,8 @@ def parse(body: bytes) -> dict[str, Any]:
         raise GateError(400, "The request body must be a JSON object", code="invalid_json")
     if is_too_deep(body, data):
         raise GateError(400, f"The JSON is nested more than {MAX_DEPTH} levels deep", code="json_too_deep")
-    if not isinstance(data.get("stream"), bool | None):
+    stream = data.get("stream")
+    if stream is not None and not isinstance(stream, bool):
         raise GateError(400, "'stream' must be true or false", param="stream", code="invalid_type")
     return data
 
@@ -179,8 +180,9 @@ def count_values(body: bytes, enough: int) -> int:
 # What a byte weighs at most.
 _MOST_A_BYTE = 10
 
-# Every byte but those that begin, part or name values.
+# Every byte but those that begin, part or name values, and every one but those that open a level.
 _NO_STRUCTURE = bytes(set(range(256)) - set(b',:[{"'))
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{"))
 
 
 def _weight(structure: bytes) -> int:
@@ -189,7 +191,7 @@ def _weight(structure: bytes) -> int:
 
 def is_too_deep(body: bytes, data: dict[str, Any]) -> bool:
     """Tell whether a body and what it decodes to are nested more than `MAX_DEPTH` levels."""
-    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_exceeds(data, MAX_DEPTH)
+    return len(body.translate(None, _NO_BRACKETS)) > MAX_DEPTH and depth_exceeds(data, MAX_DEPTH)
 
 
 def depth_exceeds(data: Any, limit: int) -> bool:

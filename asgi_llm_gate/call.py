@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from asgi_llm_gate.head import Head
 
 # The gate's own keys beside the client's: a client can't set them, and the app never gets them.
-OWN_KEYS = ("proxy_server_request", "litellm_call_id", "secret_fields", "litellm_metadata", "litellm_logging_obj")
+OWN_KEYS = frozenset(
+    {"proxy_server_request", "litellm_call_id", "secret_fields", "litellm_metadata", "litellm_logging_obj"}
+)
 
 Via = Literal["http", "websocket", "file"]
 
@@ -53,16 +55,14 @@ class CallData:
         *,
         path_model: str | None = None,
     ) -> None:
-        for name in OWN_KEYS:
-            data.pop(name, None)
+        if not OWN_KEYS.isdisjoint(data):
+            for name in OWN_KEYS:
+                data.pop(name, None)
         self.data = data
         self._raw = raw
         self._form = form
-        self._own: dict[str, Any] = {}
-        self._sent_metadata = "metadata" in data
-        self._metadata = data.get("metadata", {})
         self._path_model = path_model
-        self._sent_model = data.get("model")
+        self._own: dict[str, Any] = {}
 
     @classmethod
     def of_form(cls, parts: list[Part], *, path_model: str | None = None) -> Self:
@@ -117,34 +117,36 @@ class CallData:
             asked: A copy of the body to give them.
             via: ``http``; ``websocket``: as an event; ``file``: as a line of a file of calls.
         """
+        self._sent_model = self.data.get("model")
+        self._sent_metadata = "metadata" in self.data
+        self._metadata = self.data.get("metadata", {})
         raw_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.named.items()}
         headers = dict(raw_headers)
-        for name in raw_headers.keys() & _SECRET:
+        for name in _SECRET.intersection(raw_headers):
             del headers[name]
         url = _url(scope, raw_headers)
-        body = self.asked if asked is None else asked
+        metadata = {
+            "requester_metadata": self._metadata,
+            "headers": headers,
+            "endpoint": url,
+            "user_agent": headers.get("user-agent"),
+            "requester_ip_address": (scope.get("client") or (None,))[0],
+            "user_api_key": caller.api_key,
+            "user_api_key_hash": caller.api_key,
+            "user_api_key_alias": caller.key_alias,
+            "user_api_key_user_id": caller.user_id,
+            "user_api_key_team_id": caller.team_id,
+            "user_api_key_end_user_id": caller.end_user_id,
+            "user_api_key_metadata": caller.metadata,
+            "user_api_key_auth": caller,
+        }
         self._own = {
-            "metadata": {
-                **self._copied_metadata(),
-                "requester_metadata": self._metadata,
-                "headers": headers,
-                "endpoint": url,
-                "user_agent": headers.get("user-agent"),
-                "requester_ip_address": (scope.get("client") or (None,))[0],
-                "user_api_key": caller.api_key,
-                "user_api_key_hash": caller.api_key,
-                "user_api_key_alias": caller.key_alias,
-                "user_api_key_user_id": caller.user_id,
-                "user_api_key_team_id": caller.team_id,
-                "user_api_key_end_user_id": caller.end_user_id,
-                "user_api_key_metadata": caller.metadata,
-                "user_api_key_auth": caller,
-            },
+            "metadata": {**self._copied_metadata(), **metadata} if self._metadata else metadata,
             "proxy_server_request": {
                 "url": url,
                 "method": head.method,
                 "headers": headers,
-                "body": body,
+                "body": self.asked if asked is None else asked,
                 "via": via,
             },
             "litellm_call_id": call_id,
@@ -157,7 +159,7 @@ class CallData:
 
     def _copied_metadata(self) -> dict[str, Any]:
         """Return a copy of the client's metadata without the names that only the gate may set."""
-        if not self._metadata or not isinstance(self._metadata, dict):
+        if not isinstance(self._metadata, dict):
             return {}
         # Decoded once more, for encoding it first could take as long again.
         return {name: value for name, value in self.asked["metadata"].items() if not name.startswith("user_api_key")}
@@ -185,7 +187,7 @@ class CallData:
             content = {name: value for name, value in content.items() if name not in OWN_KEYS}
             if self._own:
                 self._restore_metadata(content)
-                if not self.changes_path and self._path_model is not None:
+                if self._path_model is not None and not self.changes_path:
                     self._restore_model(content)
             for name in dropped:
                 content = _without(content, name)
@@ -205,7 +207,7 @@ class CallData:
 
     def _restore_metadata(self, content: dict[str, Any]) -> None:
         metadata = content.pop("metadata", None)
-        known = isinstance(metadata, Mapping) and "requester_metadata" in metadata
+        known = isinstance(metadata, (dict, Mapping)) and "requester_metadata" in metadata
         requested = metadata["requester_metadata"] if known else self._metadata
         if self._sent_metadata or requested:
             content["metadata"] = requested

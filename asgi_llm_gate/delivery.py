@@ -55,27 +55,31 @@ class Delivery:
     text and iterator hooks, then through a `Hold` while moderation has no verdict, then through the outlet.
     """
 
+    _hold: Hold | None = None
+    _moderation: Moderation | None = None
+    _stream: EventReply | None = None
+    _nest: Nest | None = None
+
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._plan = exchange.plan
         self._settings = exchange.plan.settings
-        self._outlet = exchange.outlet
-        self._out: Send = exchange.outlet
         # Whole answers are collected and decoded.
         self._reads = bool(exchange.plan.success) or (exchange.carried is not None and exchange.carried.to_remember)
-        self._hold: Hold | None = None
-        self._moderation: Moderation | None = None
-        self._stream: EventReply | None = None
-        self._nest: Nest | None = None
 
     async def run(self, body: Body) -> None:
         """Have the app answer."""
         plan, scope = self._plan, self._scope(body)
+        if not (plan.watches or plan.headers or self._reads):
+            await plan.app(scope, Replay(body.messages, self._exchange.receive), self._exchange.send)
+            return
+        self._out: Send = self._exchange.outlet
         if not plan.watches:
-            # Nothing could end the call early, or asks how it ends: the server's own `receive` and `send` will do.
-            send = Reply(self._out, self._choose) if self._reads else self._out if plan.headers else self._outlet.send
+            # Nothing could end the call early, or asks how it ends: the server's own `receive` will do.
+            send = Reply(self._out, self._choose) if self._reads else self._out
             await plan.app(scope, Replay(body.messages, self._exchange.receive), send)
             return
+        self._outlet = self._exchange.outlet
         receive = WatchedReceive(body.messages, self._exchange.receive)
         self._running = Running(receive, self._settings.cancel_grace, self._client_gone)
         self._outlet.completed = self._completed

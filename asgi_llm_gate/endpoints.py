@@ -219,8 +219,11 @@ class Routes:
     def __init__(self, endpoints: Iterable[Endpoint] = ENDPOINTS, paths: Mapping[str, str] | None = None) -> None:
         own = [_own_path(suffix, call_type) for suffix, call_type in (paths or {}).items()]
         self._by_last_segment: dict[str, list[Endpoint]] = {}
-        for endpoint in sorted([*own, *endpoints], key=lambda row: -row.suffix.count("/")):
+        rows = sorted([*own, *endpoints], key=lambda row: -row.suffix.count("/"))
+        for endpoint in rows:
             self._by_last_segment.setdefault(endpoint.suffix.rpartition("/")[2], []).append(endpoint)
+        usual = [f"{prefix}{row.suffix}" for row in rows for prefix in ("", "/v1")]
+        self._usual = {path: found for path in usual if not _ODD.search(path) and (found := self._match(path))}
 
     def find(self, path: str, root_path: str = "") -> Endpoint | None:
         """Return the endpoint that a path names, or None.
@@ -232,7 +235,7 @@ class Routes:
         Raises:
             GateError: 400, the path is odd, and cleaned up it names an endpoint.
         """
-        endpoint = self._find(path)
+        endpoint = self._usual.get(path) or self._find(path)
         if endpoint is None and root_path and path.startswith(root_path):
             endpoint = self._find(path.removeprefix(root_path))
         return endpoint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,6 +23,7 @@ from asgi_llm_gate.form_headers import FORM
 from asgi_llm_gate.forms import FormParser
 from asgi_llm_gate.head import Head
 from asgi_llm_gate.hooks import added_headers
+from asgi_llm_gate.lazy import lazy
 from asgi_llm_gate.masking import log_crash
 from asgi_llm_gate.outlet import Outlet
 from asgi_llm_gate.preparation import Preparation
@@ -31,6 +31,8 @@ from asgi_llm_gate.presence import DisconnectedError, while_connected
 from asgi_llm_gate.rejections import answer_to
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from starlette.types import Receive, Scope, Send
 
     from asgi_llm_gate.body import Body
@@ -49,6 +51,10 @@ class Exchange:
         carried: The calls that it carries in a file, if its endpoint takes such.
     """
 
+    response: Any = None
+    carried: CarriedCalls | None = None
+    _form: FormParser | None = None
+
     def __init__(self, plan: Plan, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         self.plan = plan
         self.endpoint = endpoint
@@ -58,34 +64,39 @@ class Exchange:
         self._stepping = on_asyncio()
         self.limit = limiter(stepping=self._stepping)
         self.head = Head.of(scope)
-        self.response: Any = None
-        self._form: FormParser | None = None
-        self.carried: CarriedCalls | None = None
-        self.call_type = plan.name_of(endpoint)
-        self.outlet = Outlet(
-            send,
-            headers=self._added_headers if plan.headers else None,
-            copy_bytes=plan.settings.log_response_bytes if plan.log else 0,
-        )
-        if plan.ended:
-            self.outlet.completed = self.over
+        self.send = send
 
-    @cached_property
+    @lazy
+    def outlet(self) -> Outlet:
+        """Where the answer goes."""
+        headers = self._added_headers if self.plan.headers else None
+        copy_bytes = self.plan.settings.log_response_bytes if self.plan.log else 0
+        outlet = Outlet(self.send, headers=headers, copy_bytes=copy_bytes)
+        if self.plan.ended:
+            outlet.completed = self.over
+        return outlet
+
+    @property
+    def call_type(self) -> str:
+        """The word that hooks are given for the type of the call."""
+        return self.plan.name_of(self.endpoint)
+
+    @lazy
     def id(self) -> str:
         """The call's id, made when someone asks for it."""
         return secrets.token_hex(16)
 
-    @cached_property
+    @lazy
     def account(self) -> Account:
         """How the call ends."""
         return Account(self.plan, self.endpoint, self.call_type, self.id, self._start)
 
-    @cached_property
+    @lazy
     def caller(self) -> UserAPIKeyAuth:
         """Who calls; nobody, as long as that is not known."""
         return UserAPIKeyAuth()
 
-    @cached_property
+    @lazy
     def call(self) -> CallData:
         """The call's data; none, as long as the body is not decoded."""
         return CallData({})
@@ -95,7 +106,8 @@ class Exchange:
         try:
             await self._run()
         finally:
-            await self.over()
+            if self.plan.ended:
+                await self.over()
             if self._form is not None:
                 self._form.discard()
 
@@ -142,7 +154,7 @@ class Exchange:
         if announced:
             self._check_head()
         try:
-            raw: bytes | None = await self.limit(settings.body_timeout, self._read())
+            raw: bytes | None = await self.limit(settings.body_timeout, self._reading())
         except DeadlineError:
             message = f"The request body was not complete within {settings.body_timeout:g} seconds"
             raise GateError(408, message, code="request_timeout") from None
@@ -154,15 +166,19 @@ class Exchange:
                 self._form.feed(raw)
         return raw
 
-    async def _read(self) -> bytes | None:
+    def _reading(self) -> Coroutine[Any, Any, bytes | None]:
         if self._form is None:
-            return await read_body(self.receive, self.head, self.plan.settings.max_body_bytes)
-        return b"" if await read_form(self.receive, self._form) else None
+            return read_body(self.receive, self.head, self.plan.settings.max_body_bytes)
+        return read_form(self.receive, self._form)
 
     async def _identify(self) -> None:
         self.head.check_single()
-        if self.plan.needs_caller:
-            self.caller = await self.plan.authenticator.caller(self.scope, presented_key(self.head.named))
+        plan = self.plan
+        self.caller = (
+            await plan.authenticator.caller(self.scope, presented_key(self.head.named))
+            if plan.needs_caller
+            else UserAPIKeyAuth()
+        )
 
     def _check_head(self) -> None:
         endpoint, settings = self.endpoint, self.plan.settings
@@ -178,19 +194,18 @@ class Exchange:
 
     async def _prepare(self, raw: bytes) -> Body:
         """Decode the body, check it, and have the pre-call hooks change or refuse it; return what the app gets."""
-        self.call = await self._decode(raw)
+        large = len(raw) > _LARGE
+        if self._form is None:
+            check_size(raw, self.plan.settings.max_json_values)
+        if large:
+            await checkpoint()
+        self.call = self._decoded(raw)
         carried = self._carried()
         preparation = Preparation(self.plan, self.endpoint, self.call, self.caller)
         if carried is None or not carried.answers_for_itself(self.call.data):
             preparation.check()
-        large = len(raw) > _LARGE
         if self.plan.has_hooks:
-            if large:
-                await checkpoint()
-            asked = self.call.asked
-            if large:
-                await checkpoint()
-            self.call.equip(self.scope, self.head, self.id, self.caller, asked)
+            await self._equip(large=large)
         if self.plan.ended:
             self.account.begun()
         if self.plan.pre_call:
@@ -203,13 +218,19 @@ class Exchange:
         self.scope = preparation.scope(self.scope)
         return preparation.encode()
 
-    async def _decode(self, raw: bytes) -> CallData:
+    async def _equip(self, *, large: bool) -> None:
+        """Put beside the call's data what hooks look for, the body once more among it."""
+        if large:
+            await checkpoint()
+        asked = self.call.asked
+        if large:
+            await checkpoint()
+        self.call.equip(self.scope, self.head, self.id, self.caller, asked)
+
+    def _decoded(self, raw: bytes) -> CallData:
         path_model = model_of(self.scope["path"])
         if self._form is not None:
             return CallData.of_form(self._form.close(), path_model=path_model)
-        check_size(raw, self.plan.settings.max_json_values)
-        if len(raw) > _LARGE:
-            await checkpoint()
         return CallData(parse(raw), raw, path_model=path_model)
 
     def _carried(self) -> CarriedCalls | None:

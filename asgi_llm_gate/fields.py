@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_llm_gate.errors import GateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 # Letters and symbols that are drawn as nothing: the Hangul fillers and the blank Braille pattern.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
@@ -22,7 +22,7 @@ def is_visible(text: str) -> bool:
     return any(not char.isspace() and char not in _BLANK and unicodedata.category(char) not in _UNSEEN for char in text)
 
 
-def require_user(data: Mapping[str, Any], names: Iterable[str]) -> str:
+def require_user(data: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return the first of the named fields that says who the user is.
 
     Args:
@@ -32,7 +32,6 @@ def require_user(data: Mapping[str, Any], names: Iterable[str]) -> str:
     Raises:
         GateError: 400, none of them is a string with a visible character; ``param`` is the first name.
     """
-    names = tuple(names)
     for name in names:
         value = find(data, name)
         if isinstance(value, str) and is_visible(value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,6 @@ _END_TO_END = frozenset({*KEY_HEADERS, b"cookie", b"host"})
 # Of these a second one could be read differently by the gate and by the app.
 _SINGLE = frozenset({b"content-type", b"content-length", b"content-encoding", *KEY_HEADERS})
 
-# All that is not just passed on.
-_WATCHED = _DROPPED | _SINGLE | {b"accept-encoding"}
-
 # curl labels what `--data` sends as a form; clients of the JSON endpoints send nothing else by mistake.
 _JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
 
@@ -53,48 +51,33 @@ class Head:
 
     Attributes:
         method: The method, in upper case.
-        headers: All headers, as they were.
-        kept: The headers the app will get, in order.
-        codings: Likewise, those that say which content-encodings the client takes.
-        named: The last value of every header, by lower-case name.
+        headers: All headers as they came, with the names in lower case, as ASGI has them.
+        named: The last value of every header, by name.
+        dropped: The names of those that the app does not get.
         repeated: The names in `_SINGLE` that occur more than once.
     """
 
     method: str
     headers: RawHeaders
-    kept: RawHeaders
-    codings: RawHeaders
     named: dict[bytes, bytes]
+    dropped: frozenset[bytes]
     repeated: list[bytes]
 
     @classmethod
     def of(cls, scope: Scope) -> Head:
         """Read the head of an HTTP scope."""
         headers = list(scope["headers"])
-        kept: RawHeaders = []
-        codings: RawHeaders = []
-        named: dict[bytes, bytes] = {}
-        repeated: list[bytes] = []
-        hop_by_hop: set[bytes] = set()
-        for pair in headers:
-            name, value = pair
-            key = name.lower()
-            if key not in _WATCHED:
-                kept.append(pair)
-            elif key == b"accept-encoding":
-                codings.append(pair)
-            else:
-                if key in _SINGLE and key in named:
-                    repeated.append(key)
-                if key == b"connection" and value not in _USUAL:
-                    hop_by_hop.update(token.strip().lower() for token in value.split(b","))
-                elif key not in _DROPPED:
-                    kept.append(pair)
-            named[key] = value
-        if hop_by_hop:
-            dropped = hop_by_hop - _END_TO_END
-            kept, codings = ([pair for pair in pairs if pair[0].lower() not in dropped] for pairs in (kept, codings))
-        return cls(scope["method"].upper(), headers, kept, codings, named, repeated)
+        named = dict(headers)
+        if not b"".join(named).islower():
+            headers = [(name.lower(), value) for name, value in headers]
+            named = dict(headers)
+        dropped, repeated = _DROPPED, []
+        if len(named) < len(headers):
+            times = Counter(name for name, _ in headers)
+            repeated = [name for name in times if times[name] > 1 and name in _SINGLE]
+        if len(named) < len(headers) or named.get(b"connection", b"close") not in _USUAL:
+            dropped |= _hop_by_hop(headers)
+        return cls(scope["method"].upper(), headers, named, dropped, repeated)
 
     @property
     def declares_body(self) -> bool:
@@ -115,7 +98,9 @@ class Head:
     def encoding(self) -> str:
         """The content-encoding, in lower case; empty for none."""
         value = self.named.get(b"content-encoding")
-        encoding = value.decode("latin-1").strip().lower() if value else ""
+        if not value:
+            return ""
+        encoding = value.decode("latin-1").strip().lower()
         return "" if encoding == "identity" else encoding
 
     def check(self, max_bytes: int) -> None:
@@ -125,8 +110,7 @@ class Head:
             GateError: 400, 413 or 415.
         """
         self.check_single()
-        media_type = self.media_type
-        if media_type not in _JSON_TYPES and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
+        if self.named.get(b"content-type") != b"application/json" and not _reads_as_json(self.media_type):
             raise self.unsupported("application/json")
         if self.encoding and self.encoding not in DECODERS:
             message = f"Unsupported content encoding {self.encoding!r}: send gzip, deflate or none"
@@ -177,6 +161,20 @@ class Head:
             body: The body the app will get.
             identity: The answer must come unencoded, because it will be read.
         """
-        codings = [(b"accept-encoding", b"identity")] if identity else self.codings
-        own = ((b"content-type", body.content_type), (b"content-length", b"%d" % body.length))
-        return [*self.kept, *codings, *own]
+        dropped = self.dropped
+        kept = [pair for pair in self.headers if pair[0] not in dropped]
+        if identity:
+            kept = [pair for pair in kept if pair[0] != b"accept-encoding"]
+            kept.append((b"accept-encoding", b"identity"))
+        kept += ((b"content-type", body.content_type), (b"content-length", b"%d" % body.length))
+        return kept
+
+
+def _reads_as_json(media_type: str) -> bool:
+    return media_type in _JSON_TYPES or bool(re.fullmatch(r"application/[\w.-]+\+json", media_type))
+
+
+def _hop_by_hop(headers: RawHeaders) -> frozenset[bytes]:
+    """Return what the client names as its own connection's."""
+    tokens = {token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")}
+    return frozenset(tokens - _END_TO_END)

@@ -37,6 +37,15 @@ class Outlet:
         truncated: There was more of it.
     """
 
+    completed: Callable[[], Awaitable[None]] | None = None
+    delivered: Callable[[], None] | None = None
+    sent = 0
+    started = False
+    complete = False
+    truncated = False
+    _due: Message | None = None
+    _opened: anyio.Event | None = None
+
     def __init__(
         self,
         send: Send,
@@ -46,17 +55,9 @@ class Outlet:
     ) -> None:
         self.send = send
         self._headers = headers
-        self.completed: Callable[[], Awaitable[None]] | None = None
-        self.delivered: Callable[[], None] | None = None
         self._copy_bytes = copy_bytes
-        self._due: Message | None = None
-        self._opened: anyio.Event | None = None
-        self.sent = 0
-        self.started = False
-        self.complete = False
         self.start: Message = {}
         self.body = bytearray()
-        self.truncated = False
 
     async def __call__(self, message: Message) -> None:
         """Pass one message on."""

@@ -12,7 +12,7 @@ from asgi_llm_gate.trial.changes import as_json, changes, snapshot
 Look = Callable[[Mapping[str, Any], Mapping[str, Any], Any], Iterator[str]]
 
 # What the gate itself puts beside the client's data, where no hook keeps anything.
-_HIDDEN = frozenset(OWN_KEYS) - {"litellm_metadata"}
+_HIDDEN = OWN_KEYS - {"litellm_metadata"}
 
 # What of it stays where a hook returns other data.
 _STAYS = ("metadata", "litellm_metadata")
