@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from asgi_llm_gate.body import Body
     from asgi_llm_gate.exchange import Exchange
     from asgi_llm_gate.reply import Handler
-    from asgi_llm_gate.running import Work
+    from asgi_llm_gate.children import Work
 
 logger = logging.getLogger("asgi_llm_gate")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
     from asgi_llm_gate.nest import Nest
-    from asgi_llm_gate.running import Work
+    from asgi_llm_gate.children import Work
     from asgi_llm_gate.shapes import Json, Stream
     from asgi_llm_gate.stream import TextEditor
 

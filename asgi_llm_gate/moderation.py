@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
     from asgi_llm_gate.deadline import Limiter
-    from asgi_llm_gate.running import Work
+    from asgi_llm_gate.children import Work
 
 # What a held message takes beside its body, in bytes.
 _MESSAGE_COST = 256
