@@ -187,7 +187,8 @@ class _OnAsyncio(Children):
         self._task(child)
 
     def _task(self, child: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(child)
+        # Not as the loop makes tasks: it may have been told to run their first step at once, before all is noted.
+        task = asyncio.Task(child, loop=self._loop)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -203,6 +204,7 @@ class _OnAsyncio(Children):
             self._none_left.set_result(None)
 
     def _listen(self, work: Work) -> None:
+        self._to_listen = None
         self._listener = self._task(work())
 
     def _cancel_idle(self) -> None:
@@ -211,6 +213,7 @@ class _OnAsyncio(Children):
             self._to_listen.cancel()
         if self._listener is not None:
             self._listener.cancel()
+            self._listener = None  # it refers back here: nothing is to wait for the garbage collector
 
 
 async def _awaited(child: Coroutine[Any, Any, None]) -> None:
