@@ -37,20 +37,19 @@ class Children(ABC):
     def __init__(self) -> None:
         self.own = anyio.CancelScope()
         self.cancelled = False
-        self._waited: set[CancelScope] = set()
-        self._idle: set[CancelScope] = set()
+        # Lists, for they are short, and empty sets take four times as much memory.
+        self._waited: list[CancelScope] = []
+        self._idle: list[CancelScope] = []
         self._own_over = False
         self._failure: BaseException | None = None
 
+    @abstractmethod
     async def run(self, work: Work) -> None:
         """Do something in this task, and wait for all that was started beside it.
 
         Raises:
             Exception: The first that any of them raised.
         """
-        await self._run(work)
-        if self._failure is not None:
-            raise self._failure
 
     def start(self, work: Work, *, idle: bool = False) -> CancelScope:
         """Start a child, while `run` runs, and return its scope.
@@ -62,7 +61,7 @@ class Children(ABC):
         scope = anyio.CancelScope()
         if self.cancelled:
             scope.cancel()
-        (self._idle if idle else self._waited).add(scope)
+        (self._idle if idle else self._waited).append(scope)
         self._spawn(self._child(work, scope))
         return scope
 
@@ -87,9 +86,6 @@ class Children(ABC):
         self._cancel_idle()
 
     @abstractmethod
-    async def _run(self, work: Work) -> None: ...
-
-    @abstractmethod
     def _spawn(self, child: Coroutine[Any, Any, None]) -> None: ...
 
     async def _in_own(self, work: Work) -> None:
@@ -107,9 +103,13 @@ class Children(ABC):
                 await work()
         except Exception as exc:
             self.fail(exc)
-        self._waited.discard(scope)
-        self._idle.discard(scope)
+        # By then what listens may have moved from one to the other.
+        (self._idle if scope in self._idle else self._waited).remove(scope)
         self._settle()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _settle(self) -> None:
         if self._own_over and not self._waited:
@@ -130,12 +130,13 @@ class _InGroup(Children):
         self._listening = self.start(work, idle=True)
 
     def stay(self) -> None:
-        self._idle.discard(self._listening)
-        self._waited.add(self._listening)
+        self._idle.remove(self._listening)
+        self._waited.append(self._listening)
 
-    async def _run(self, work: Work) -> None:
+    async def run(self, work: Work) -> None:
         async with anyio.create_task_group() as self._group:
             await self._in_own(work)
+        self._raise_failure()
 
     def _spawn(self, child: Coroutine[Any, Any, None]) -> None:
         self._group.start_soon(_awaited, child)
@@ -150,7 +151,7 @@ class _OnAsyncio(Children):
     def __init__(self) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
         self._none_left: asyncio.Future[None] | None = None
         self._to_listen: asyncio.Handle | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -162,7 +163,7 @@ class _OnAsyncio(Children):
     def stay(self) -> None:
         self._listener = None
 
-    async def _run(self, work: Work) -> None:
+    async def run(self, work: Work) -> None:
         try:
             await self._in_own(work)
             while self._tasks:
@@ -171,6 +172,7 @@ class _OnAsyncio(Children):
             if self._tasks or not self._own_over:
                 self.cancel()
                 await self._outlast()
+        self._raise_failure()
 
     async def _outlast(self) -> None:
         """Wait for what puts off its end, however often the caller is cancelled meanwhile."""
@@ -189,12 +191,12 @@ class _OnAsyncio(Children):
     def _task(self, child: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Not as the loop makes tasks: it may have been told to run their first step at once, before all is noted.
         task = asyncio.Task(child, loop=self._loop)
-        self._tasks.add(task)
+        self._tasks.append(task)
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.remove(task)
         if task.cancelled():
             # Not through its scope, but by someone else: what it was there for is left undone.
             self.cancel()
