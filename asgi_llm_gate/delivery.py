@@ -76,6 +76,7 @@ class Delivery:
             send = Reply(self._out, self._choose) if self._reads else self._out if plan.headers else self._outlet.send
             await plan.app(scope, Replay(body.messages, self._exchange.receive), send)
             return
+        self._exchange.head.forget()
         receive = WatchedReceive(body.messages, self._exchange.receive)
         self._running = Running(receive, self._settings.cancel_grace, self._client_gone)
         self._outlet.completed = self._completed

@@ -180,3 +180,7 @@ class Head:
         codings = [(b"accept-encoding", b"identity")] if identity else self.codings
         own = ((b"content-type", body.content_type), (b"content-length", b"%d" % body.length))
         return [*self.kept, *codings, *own]
+
+    def forget(self) -> None:
+        """Keep the method alone, where a call may last: the app has its headers, and hooks have theirs."""
+        self.headers, self.kept, self.codings, self.named, self.repeated = [], [], [], {}, []
