@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from asgi_llm_gate.body import Body
+    from asgi_llm_gate.children import Work
     from asgi_llm_gate.exchange import Exchange
     from asgi_llm_gate.reply import Handler
-    from asgi_llm_gate.running import Work
 
 logger = logging.getLogger("asgi_llm_gate")
 
@@ -80,14 +80,16 @@ class Delivery:
             await plan.app(scope, Replay(body.messages, self._exchange.receive), send)
             return
         self._outlet = self._exchange.outlet
+        self._exchange.head.forget()
         receive = WatchedReceive(body.messages, self._exchange.receive)
         self._running = Running(receive, self._settings.cancel_grace, self._client_gone)
         self._outlet.completed = self._completed
         self._outlet.delivered = self._running.delivered
-        beside = list(self._beside())
+        if plan.moderation:
+            self._hold_back()
         self._reply = Reply(self._out, self._choose)
         try:
-            await self._running.run(partial(self._app, scope, receive), beside)
+            await self._running.run(partial(self._app, scope, receive), self._beside())
         except anyio.get_cancelled_exc_class():
             await self._exchange.abandoned(reached=True)
             raise
@@ -119,21 +121,24 @@ class Delivery:
         return scope
 
     def _beside(self) -> Iterator[Work]:
-        """Yield what runs beside the app from the start."""
-        exchange, plan = self._exchange, self._plan
-        if plan.log.pre_api_call:
-            yield exchange.log_pre_api_call
-        if plan.moderation:
-            self._hold = Hold(self._outlet, self._settings.moderation_buffer)
-            self._out = self._hold
-            self._moderation = Moderation(
-                plan.moderation,
-                {"data": exchange.call.data, "user_api_key_dict": exchange.caller, "call_type": exchange.call_type},
-                exchange.limit,
-                passed=self._hold.open,
-                refused=self._condemned,
-            )
-            yield from self._moderation.tasks()
+        """Yield what runs beside the app from the start; moderation, which may stop its hooks, starts them itself."""
+        if self._plan.log.pre_api_call:
+            yield self._exchange.log_pre_api_call
+        if self._moderation is not None:
+            self._moderation.begin(self._running.start)
+
+    def _hold_back(self) -> None:
+        """Hold the answer back until the moderation hooks, which begin with the app, have come to a verdict."""
+        exchange = self._exchange
+        self._hold = Hold(self._outlet, self._settings.moderation_buffer)
+        self._out = self._hold
+        self._moderation = Moderation(
+            self._plan.moderation,
+            {"data": exchange.call.data, "user_api_key_dict": exchange.caller, "call_type": exchange.call_type},
+            exchange.limit,
+            passed=self._hold.open,
+            refused=self._condemned,
+        )
 
     def _choose(self, start: Message) -> Handler | None:
         """Decide by a response start who looks at the response."""

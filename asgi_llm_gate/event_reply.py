@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Send
 
+    from asgi_llm_gate.children import Work
     from asgi_llm_gate.nest import Nest
-    from asgi_llm_gate.running import Work
     from asgi_llm_gate.shapes import Json, Stream
     from asgi_llm_gate.stream import TextEditor
 
@@ -163,7 +163,7 @@ class EventReply:
         editor: TextEditor | None,
         failed: Callable[[Exception], Awaitable[Exception | None]],
         errored: Callable[[Any], Awaitable[None]],
-        beside: Callable[[Work], None],
+        beside: Callable[[Work], object],
         max_event_bytes: int,
     ) -> None:
         self._stream = stream

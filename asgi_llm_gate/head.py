@@ -169,6 +169,10 @@ class Head:
         kept += ((b"content-type", body.content_type), (b"content-length", b"%d" % body.length))
         return kept
 
+    def forget(self) -> None:
+        """Keep the method alone, where a call may last: the app has its headers, and hooks have theirs."""
+        self.headers, self.named, self.repeated = [], {}, []
+
 
 def _reads_as_json(media_type: str) -> bool:
     return media_type in _JSON_TYPES or bool(re.fullmatch(r"application/[\w.-]+\+json", media_type))

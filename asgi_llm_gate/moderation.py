@@ -11,12 +11,12 @@ from asgi_llm_gate.hooks import Hook, refuse_if_asked
 from asgi_llm_gate.signals import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.types import Message, Send
 
+    from asgi_llm_gate.children import Work
     from asgi_llm_gate.deadline import Limiter
-    from asgi_llm_gate.running import Work
 
 # What a held message takes beside its body, in bytes.
 _MESSAGE_COST = 256
@@ -94,15 +94,14 @@ class Moderation:
         self._limit = limit
         self._passed = passed
         self._refused = refused
-        self._waiting = len(hooks)
-        self._scopes = [anyio.CancelScope() for _ in hooks]
+        self._at_work: dict[Hook, anyio.CancelScope] = {}
         self._settled = Signal()
         self._good = False
 
-    def tasks(self) -> Iterator[Work]:
-        """Yield what is to run beside the app."""
-        for hook, scope in zip(self._hooks, self._scopes, strict=True):
-            yield partial(self._judge, hook, scope)
+    def begin(self, start: Callable[[Work], anyio.CancelScope]) -> None:
+        """Have each hook judge in a task that `start` makes, which returns its scope."""
+        for hook in self._hooks:
+            self._at_work[hook] = start(partial(self._judge, hook))
 
     async def verdict(self) -> bool:
         """Wait for the verdict; True if the call may go on."""
@@ -112,24 +111,24 @@ class Moderation:
     def cancel(self) -> None:
         """Stop all hooks: the call has ended otherwise."""
         self._settled.set()
-        for scope in self._scopes:
+        for scope in self._at_work.values():
             scope.cancel()
 
-    async def _judge(self, hook: Hook, scope: anyio.CancelScope) -> None:
+    async def _judge(self, hook: Hook) -> None:
         verdict: Exception | None = None
-        with scope:
-            try:
-                await hook.call({**self._arguments}, refuse_if_asked, self._limit)
-            except Exception as exc:
-                verdict = exc
+        try:
+            await hook.call({**self._arguments}, refuse_if_asked, self._limit)
+        except Exception as exc:
+            verdict = exc
+        # What follows is the call's answer, which may go out for longer than any hook is at work.
+        del self._at_work[hook]
         if self._settled.is_set:
             return
         if verdict is not None:
             self.cancel()
             await self._refused(verdict)
             return
-        self._waiting -= 1
-        if not self._waiting:
+        if not self._at_work:
             await self._passed()
             self._good = True
             self._settled.set()

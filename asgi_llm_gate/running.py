@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from asgi_llm_gate.body import next_message
-from asgi_llm_gate.deadline import on_asyncio
+from asgi_llm_gate.children import open_children
 from asgi_llm_gate.signals import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from anyio.abc import TaskGroup
     from starlette.types import Message, Receive
 
-
-Work = Callable[[], Coroutine[Any, Any, None]]
+    from asgi_llm_gate.children import Work
 
 
 class WatchedReceive:
@@ -83,14 +80,10 @@ class Running:
         self._receive = receive
         self._grace = grace
         self._gone = gone
-        self._app = anyio.CancelScope()
+        self._children = open_children()
         self._meanwhile: anyio.CancelScope | None = None
         self._done = Signal()
-        self._group: TaskGroup | None = None
-        self._others = 0
-        self._failure: Exception | None = None
         self._answered = False
-        self._parting = False
         self.ended = False
 
     async def run(self, app: Work, beside: Iterable[Work]) -> None:
@@ -100,65 +93,34 @@ class Running:
             Exception: What the app raised, unless the run had been ended by then, or what something beside it raised;
                 everything else is cancelled first.
         """
-        if on_asyncio():
-            await self._beside_a_task(self._work(app, beside))
-        else:
-            await self._in_a_group(self._work(app, beside))
-        if self._failure is not None:
-            raise self._failure
-
-    async def _beside_a_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Watch the client in a task of asyncio's own: to start and cancel one of anyio's costs as much as all else."""
-        watcher = asyncio.get_running_loop().create_task(self._watch_client())
-        try:
-            await work
-        finally:
-            if self._parting:
-                with anyio.CancelScope(shield=True):
-                    await watcher
-            else:
-                watcher.cancel()
-                await asyncio.wait([watcher])
-
-    async def _in_a_group(self, work: Coroutine[Any, Any, None]) -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch_client)
-            await work
-            if not self._parting:
-                group.cancel_scope.cancel()
+        await self._children.run(partial(self._work, app, beside))
 
     async def _work(self, app: Work, beside: Iterable[Work]) -> None:
-        async with anyio.create_task_group() as self._group:
-            for task in beside:
-                self.start(task)
-            with self._app:
-                try:
-                    await app()
-                except Exception as exc:
-                    if not self.ended:
-                        self._fail(exc)
+        for task in beside:
+            self.start(task)
+        self._children.listen(self._watch_client)
+        try:
+            await app()
+        except Exception:
+            if not self.ended:
+                raise
+        finally:
             self._done.set()
-            self._look_away()
 
-    def start(self, task: Work) -> None:
-        """Run one more thing beside the app."""
-        assert self._group is not None  # noqa: S101  # only called while the app runs
-        self._others += 1
-        self._group.start_soon(self._beside, task)
+    def start(self, task: Work) -> anyio.CancelScope:
+        """Run one more thing beside the app, in a scope that is returned."""
+        return self._children.start(task)
 
     def meanwhile(self, task: Work) -> None:
         """Run something that goes on until the response is complete, and for which nothing waits. There is one."""
-        assert self._group is not None  # noqa: S101  # only called while the app runs
-        self._meanwhile = anyio.CancelScope()
-        self._group.start_soon(self._in_the_meantime, task, self._meanwhile)
+        self._meanwhile = self._children.start(task, idle=True)
 
     def end(self) -> None:
         """Tell the app that its client is gone, give it its grace, and cancel it; without waiting for that."""
         if not self.ended:
             self.ended = True
             self._receive.tell_disconnect()
-            assert self._group is not None  # noqa: S101  # only called while the app runs
-            self._group.start_soon(self._stop)
+            self._children.start(self._stop)
 
     def answered(self) -> None:
         """Pay no more attention to the client: the response is complete, and the app may finish in peace."""
@@ -170,34 +132,10 @@ class Running:
         """Tell the app what servers say once a response is sent: a disconnect."""
         self._receive.tell_disconnect()
 
-    async def _beside(self, task: Work) -> None:
-        """Run a task, so that what it raises comes out of `run` as it is and not in a group."""
-        try:
-            await task()
-        except Exception as exc:
-            self._fail(exc)
-        self._others -= 1
-        self._look_away()
-
-    def _look_away(self) -> None:
-        """Stop what goes on in the meantime where nothing is left to wait for."""
-        if self._meanwhile is not None and self._done.is_set and not self._others:
-            self._meanwhile.cancel()
-
-    async def _in_the_meantime(self, task: Work, scope: anyio.CancelScope) -> None:
-        with scope:
-            await task()
-
-    def _fail(self, exc: Exception) -> None:
-        assert self._group is not None  # noqa: S101  # only called while the app runs
-        self.ended = True
-        self._failure = self._failure or exc
-        self._group.cancel_scope.cancel()
-
     async def _watch_client(self) -> None:
         gone = await self._receive.watch()
-        if gone and not self.ended and not self._answered:
-            self._parting = True
+        if gone and not (self.ended or self._answered or self._children.cancelled):
+            self._children.stay()
             self.end()
             await self._gone()
 
@@ -207,4 +145,4 @@ class Running:
         await cancel_shielded_checkpoint()
         with anyio.move_on_after(self._grace):
             await self._done.wait()
-        self._app.cancel()
+        self._children.own.cancel()
