@@ -53,11 +53,12 @@ class TranscriptStream:
         self._segments: dict[str, str] = {}
         self._done = False
 
-    def slots(self, chunk: Json) -> Iterator[Slot]:
-        """Yield where a piece stands in an event, if it is not empty."""
+    def slots(self, chunk: Json) -> list[Slot]:
+        """Return where a piece stands in an event, if it is not empty."""
         key = _key(chunk)
         if key and chunk[key] and self._said(chunk) is None:
-            yield Slot(chunk, key, (0, _segment(chunk)), "text", 0, chunk)
+            return [Slot(chunk, key, (0, _segment(chunk)), "text", 0, chunk)]
+        return []
 
     def finishing(self, chunk: Json) -> Iterator[TextName]:
         """Yield what an event ends: the text of a segment, or all."""
