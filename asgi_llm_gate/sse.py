@@ -186,7 +186,7 @@ def _as_clients_read(data: bytes) -> Any:
         return None
 
 
-def dumps(chunk: Mapping[str, Any]) -> bytes:
+def dumps(chunk: Mapping[str, Any] | str) -> bytes:
     """Return compact JSON; half a surrogate pair is written as an escape, as it came."""
     try:
         return orjson.dumps(chunk)

@@ -145,11 +145,8 @@ class TextEditor:
         changed = False
         slots = self._stream.slots(chunk)
         for slot in slots:
-            text = self._texts.get(slot.text)
-            if text is None:
-                text = self._texts[slot.text] = _Text(slot, self._hooks, self._arguments)
             given = slot.piece
-            piece = await text.push(given)
+            piece = await self.edit_piece(slot, given)
             if piece != given:
                 slot.put(piece)
                 changed = True
@@ -164,6 +161,13 @@ class TextEditor:
                     slot_here.put(slot_here.piece + rest)
                     changed = True
         return before, changed
+
+    def edit_piece(self, slot: Slot, piece: str) -> Coroutine[Any, Any, str]:
+        """Have the hooks look at a piece for a slot; returns what may go out in its place."""
+        text = self._texts.get(slot.text)
+        if text is None:
+            text = self._texts[slot.text] = _Text(slot, self._hooks, self._arguments)
+        return text.push(piece)
 
     async def close(self) -> list[Json]:
         """Return chunks with all text that is still held back."""

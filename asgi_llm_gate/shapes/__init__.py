@@ -79,6 +79,10 @@ class Stream(Protocol):
         """
         ...
 
+    def is_repeatable(self, chunk: Json) -> bool:
+        """Tell whether nothing is to be noted or mended in the next chunk if only its pieces differ from this one's."""
+        ...
+
     def more(self, slot: Slot, text: str) -> Json:
         """Return a chunk that carries more of a slot's text."""
         ...

@@ -150,6 +150,11 @@ class ChatStream(ChoiceStream):
         """Return a choice that says nothing and finishes."""
         return _choice(index, {}, finish_reason)
 
+    def is_repeatable(self, chunk: Json) -> bool:
+        """Tell whether a chunk finishes nothing, and none repeats the text so far."""
+        repeats = self._said or any("message" in choice for choice in objects(chunk.get("choices")))
+        return not repeats and super().is_repeatable(chunk)
+
     def mend(self, choice: Json, index: int) -> bool:
         """Set the text so far, which Perplexity's chunks repeat beside each delta, to what the client was sent."""
         given: Any = choice.get("message")

@@ -92,6 +92,10 @@ class ChoiceStream(ABC):
                 mended = self.mend(choice, index) or mended
         return mended
 
+    def is_repeatable(self, chunk: Json) -> bool:
+        """Tell whether a chunk finishes nothing: what else there is to note is the same in the next."""
+        return not self.finishing(chunk)
+
     def mend(self, choice: Json, index: int) -> bool:  # noqa: ARG002  # for shapes that have something to mend
         """Make a choice agree with those before it; True if it did not."""
         return False

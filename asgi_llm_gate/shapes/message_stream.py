@@ -132,6 +132,11 @@ class MessagesStream:
     def _count_tokens(self, holder: Json) -> None:
         self._output_tokens = inner(holder, "usage").get("output_tokens", self._output_tokens)
 
+    def is_repeatable(self, chunk: Json) -> bool:
+        """Tell whether an event is a delta whose block has the same index for the app and the client."""
+        index = index_of(chunk)
+        return chunk.get("type") == "content_block_delta" and self._places.get(index, index) == index
+
     def more(self, slot: Slot, text: str) -> Json:
         """Return a delta that carries more of a slot's text."""
         return _piece(slot.index, BY_DELTA[slot.text[-1]], text)

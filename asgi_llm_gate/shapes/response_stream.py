@@ -85,6 +85,10 @@ class ResponsesStream:
         self._draft.add(chunk)
         return mended
 
+    def is_repeatable(self, chunk: Json) -> bool:  # noqa: ARG002  # the shapes' signature
+        """Return False: every piece is noted, for what repeats it later."""
+        return False
+
     def more(self, slot: Slot, text: str) -> Json:
         """Return an event that carries more of a slot's text."""
         return piece(self._draft, slot.text, text)

@@ -99,6 +99,10 @@ class RunStream:
                 mended = True
         return mended
 
+    def is_repeatable(self, chunk: Json) -> bool:  # noqa: ARG002  # the shapes' signature
+        """Return False: every piece is noted, for what repeats it later."""
+        return False
+
     def more(self, slot: Slot, text: str) -> Json:
         """Return a piece of the same text."""
         return _piece(slot.text[0], slot.index, text)

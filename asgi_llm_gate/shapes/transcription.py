@@ -87,6 +87,10 @@ class TranscriptStream:
             return True
         return False
 
+    def is_repeatable(self, chunk: Json) -> bool:  # noqa: ARG002  # the shapes' signature
+        """Return False: every piece is noted, for what repeats it later."""
+        return False
+
     def more(self, slot: Slot, text: str) -> Json:
         """Return an event that carries more of a slot's text."""
         segment = slot.text[1]
