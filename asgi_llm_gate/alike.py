@@ -3,7 +3,8 @@
 Most servers write every chunk of a text with the same other fields, so the bytes before and behind the piece stay as
 they are. Between them stands a JSON string, one token: where those bytes come again with another string between them,
 which is read on its own, the chunk has another piece and is else the same. That these bytes are about the piece, and
-not about something that only looks like it, is tried out once, with a text of our own.
+not about something that only looks like it, is tried out once, with a text of our own. OpenAI puts a second string
+behind the piece that is never the same twice: it is read likewise.
 """
 
 from __future__ import annotations
@@ -21,8 +22,45 @@ if TYPE_CHECKING:
 # How often in a row the next chunk may turn out to be another, until no more are compared.
 _MAX_MISSES = 3
 
-_TRIED = "a piece tried out"
-_LITERAL = orjson.dumps(_TRIED)
+# OpenAI's field of random characters, which hide from who counts the bytes how long the piece is.
+_NOISE = "obfuscation"
+
+_TRIED_PIECE = "a piece tried out"
+_TRIED_NOISE = "a noise tried out"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An event's bytes around the strings that differ.
+
+    Attributes:
+        head: Those before the piece.
+        middle: Those between the piece and the noise; empty where there is no noise.
+        tail: Those behind.
+    """
+
+    head: bytes
+    middle: bytes
+    tail: bytes
+
+    @classmethod
+    def around(cls, raw: bytes, piece: str, noise: str | None) -> Frame:
+        """Return what is around these strings where they first stand in an event, the piece before the noise."""
+        head, _, tail = raw.partition(dumps(piece))
+        if noise is None:
+            return cls(head, b"", tail)
+        middle, _, tail = tail.partition(dumps(noise))
+        return cls(head, middle, tail)
+
+    def filled(self, piece: str, noise: str) -> bytes:
+        """Return an event with these strings."""
+        if not self.middle:
+            return self.head + dumps(piece) + self.tail
+        return b"".join((self.head, dumps(piece), self.middle, dumps(noise), self.tail))
+
+    def quoted(self) -> Frame:
+        """Return the same with those strings' quotes."""
+        return Frame(self.head + b'"', self.middle and b'"%b"' % self.middle, b'"' + self.tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +69,29 @@ class Pattern:
 
     Attributes:
         slot: Where the piece stands.
-        head: An event's bytes up to the piece, and with its opening quote.
-        tail: The bytes from its closing quote on.
-        new_head: The same of an event that was changed, up to the quote.
-        new_tail: Likewise, behind the closing quote.
+        given: What is around it in an event of the app, with quotes.
+        changed: What is around it in an event with another piece, without.
     """
 
     slot: Slot
-    head: bytes
-    tail: bytes
-    new_head: bytes
-    new_tail: bytes
+    given: Frame
+    changed: Frame
 
-    def piece_of(self, raw: bytes) -> str | None:
-        """Return the piece of an event that is alike; None for any other, and for one without a piece."""
-        head, tail = self.head, self.tail
-        if not (raw.endswith(tail) and raw.startswith(head) and len(raw) > len(head) + len(tail)):
+    def strings(self, raw: bytes) -> tuple[str, str] | None:
+        """Return the piece and the noise of an event; None if it has no piece, or something else around them."""
+        head, middle, tail = self.given.head, self.given.middle, self.given.tail
+        if not (raw.endswith(tail) and raw.startswith(head)):
             return None
+        begin, end = len(head) - 1, len(raw) - len(tail) + 1
         try:
-            piece: str = orjson.loads(raw[len(head) - 1 : 1 - len(tail)])
+            if not middle:
+                piece, noise = orjson.loads(raw[begin:end]), ""
+            else:
+                at = raw.find(middle, begin + 1, end - 1)
+                piece, noise = orjson.loads(raw[begin : at + 1]), orjson.loads(raw[at + len(middle) - 1 : end])
         except orjson.JSONDecodeError:
             return None
-        return piece
-
-    def with_piece(self, piece: str) -> bytes:
-        """Return an event with another piece."""
-        return self.new_head + dumps(piece) + self.new_tail
+        return (piece, noise) if piece else None
 
 
 def pattern_of(event: Event, chunk: Json, slot: Slot) -> Pattern | None:
@@ -67,20 +102,27 @@ def pattern_of(event: Event, chunk: Json, slot: Slot) -> Pattern | None:
         chunk: What is in it.
         slot: Where the only piece of the chunk stands.
     """
-    given = slot.piece
-    slot.holder[slot.key] = _TRIED
+    piece, noise = slot.piece, chunk.get(_NOISE)
+    has_noise = isinstance(noise, str)
+    given = Frame.around(event.raw, piece, noise if has_noise else None)
+    slot.holder[slot.key] = _TRIED_PIECE
+    if has_noise:
+        chunk[_NOISE] = _TRIED_NOISE
     try:
-        head, _, tail = event.raw.partition(orjson.dumps(given))
-        tried = Event.parse(head + _LITERAL + tail).data or b""
-        changed = event.with_data(orjson.dumps(chunk))
-        if orjson.loads(tried) != chunk or changed.count(_LITERAL) != 1:
+        tried = Event.parse(given.filled(_TRIED_PIECE, _TRIED_NOISE)).data or b""
+        raw = event.with_data(orjson.dumps(chunk))
+        if orjson.loads(tried) != chunk:
             return None
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
     finally:
-        slot.holder[slot.key] = given
-    new_head, _, new_tail = changed.partition(_LITERAL)
-    return Pattern(slot, head + b'"', b'"' + tail, new_head, new_tail)
+        slot.holder[slot.key] = piece
+        if has_noise:
+            chunk[_NOISE] = noise
+    changed = Frame.around(raw, _TRIED_PIECE, _TRIED_NOISE if has_noise else None)
+    once = raw.count(dumps(_TRIED_PIECE)) == 1 and raw.count(dumps(_TRIED_NOISE)) == has_noise
+    exact = once and changed.filled(_TRIED_PIECE, _TRIED_NOISE) == raw
+    return Pattern(slot, given.quoted(), changed) if exact else None
 
 
 class Alike:
@@ -98,12 +140,12 @@ class Alike:
         self._misses = 0
         self.pattern: Pattern | None = None
 
-    def piece_of(self, raw: bytes) -> str | None:
-        """Return the piece of an event that is like the one before; None where that is not so."""
-        piece = None if self.pattern is None else self.pattern.piece_of(raw)
-        if piece is not None:
+    def strings(self, raw: bytes) -> tuple[str, str] | None:
+        """Return the piece and the noise of an event that is like the one before; None where that is not so."""
+        strings = None if self.pattern is None else self.pattern.strings(raw)
+        if strings is not None:
             self._misses = 0
-        return piece
+        return strings
 
     def see(self, event: Event, chunk: Json) -> None:
         """Take a chunk that was decoded, before it is edited: the next may be like it."""

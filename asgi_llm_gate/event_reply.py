@@ -198,11 +198,11 @@ class EventReply:
         more = message.get("more_body", False)
         try:
             for event in self._decoder.feed(message.get("body", b"")):
-                piece = self._alike.piece_of(event.raw)
-                if piece is None:
+                alike = self._alike.strings(event.raw)
+                if alike is None:
                     await self._event(event)
                 else:
-                    await self._piece(event, piece)
+                    await self._piece(event, *alike)
             if not more:
                 for event in self._decoder.close():
                     await self._event(event)
@@ -293,7 +293,7 @@ class EventReply:
             record._event, record._before = event, sse.dumps(record)  # noqa: SLF001  # kept off the wire
             await self._nest.push(record)
 
-    async def _piece(self, event: sse.Event, given: str) -> None:
+    async def _piece(self, event: sse.Event, given: str, noise: str) -> None:
         """Take an event that is like the one before in all but its piece."""
         if self._over:
             return
@@ -301,7 +301,7 @@ class EventReply:
         assert pattern is not None  # noqa: S101  # there is a piece
         assert editor is not None  # noqa: S101  # only chunks that are edited are compared
         piece = await editor.edit_piece(pattern.slot, given)
-        self.writer.put(event.raw if piece == given else pattern.with_piece(piece))
+        self.writer.put(event.raw if piece == given else pattern.changed.filled(piece, noise))
 
     async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool = False) -> None:
         if self._editor is not None:
