@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import anyio
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asgi_llm_gate import CallHooks
 from asgi_llm_gate.alike import Alike, pattern_of
 from asgi_llm_gate.shapes import chat, messages, responses, text, threads, transcription
 from asgi_llm_gate.sse import Event, dumps, json_of
@@ -211,3 +213,29 @@ async def test_nothing_of_a_message_is_looked_at_behind_the_piece_that_a_hook_re
     hook = Texts(refuse)
     await streamed(said("a", "b", "c", "d", "e"), hook)
     assert [piece for piece, *_ in hook.pieces] == ["a", "b", "c"]
+
+
+async def test_alike_pieces_behind_a_cut_go_to_no_hook():
+    """Moderation ended the stream while a hook was at work on the piece before."""
+    working, refused, pieces = anyio.Event(), anyio.Event(), []
+
+    class Slow(CallHooks):
+        async def async_post_call_streaming_hook(self, response):
+            pieces.append(str(response))
+            if response == "c":
+                working.set()
+                await refused.wait()
+
+        async def async_moderation_hook(self):
+            await working.wait()
+            return "Enough."
+
+        async def async_post_call_failure_hook(self):
+            refused.set()
+            await anyio.wait_all_tasks_blocked()
+
+    body = said("a", "b", "c", "d")
+    sent = cut(body, [body.index(wire(chunk({"content": "c"})))])
+    response = await streamed(body, Slow(), pieces=sent, moderation_mode="cut", cancel_grace=60)
+    assert pieces == ["a", "b", "c"]
+    assert "Enough." in response.body.decode()
