@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asgi_llm_gate import sse
+from asgi_llm_gate.alike import Alike
 from asgi_llm_gate.errors import GateError, Rejection, error_fields
 from asgi_llm_gate.record import Record, as_record
 from asgi_llm_gate.reply import without_bytes_headers
@@ -52,6 +53,11 @@ class EventWriter:
     def started(self) -> bool:
         """The response start has been sent."""
         return self._start is None
+
+    @property
+    def opens(self) -> bool:
+        """No more than the opening of the stream has come yet."""
+        return self._preamble
 
     def put(self, event: bytes) -> None:
         """Add an event to what goes out next; nothing, once the stream has its end."""
@@ -172,6 +178,7 @@ class EventReply:
         self._errored = errored
         self._beside = beside
         self._decoder = sse.Decoder(max_event_bytes)
+        self._alike = Alike(stream)
         self._nest: Nest | None = None
         self._kind = Record
         self._complete = False
@@ -191,7 +198,11 @@ class EventReply:
         more = message.get("more_body", False)
         try:
             for event in self._decoder.feed(message.get("body", b"")):
-                await self._event(event)
+                alike = self._alike.strings(event.raw)
+                if alike is None:
+                    await self._event(event)
+                else:
+                    await self._piece(event, *alike)
             if not more:
                 for event in self._decoder.close():
                     await self._event(event)
@@ -274,11 +285,23 @@ class EventReply:
             await self._all_said()
             await self._chunk(chunk, event)
         elif self._nest is None:
+            if self._editor is not None and not self.writer.opens:
+                self._alike.see(event, chunk)
             await self._chunk(chunk, event)
         else:
             record = as_record(chunk, self._kind)
             record._event, record._before = event, sse.dumps(record)  # noqa: SLF001  # kept off the wire
             await self._nest.push(record)
+
+    async def _piece(self, event: sse.Event, given: str, noise: str) -> None:
+        """Take an event that is like the one before in all but its piece."""
+        if self._over:
+            return
+        pattern, editor = self._alike.pattern, self._editor
+        assert pattern is not None  # noqa: S101  # there is a piece
+        assert editor is not None  # noqa: S101  # only chunks that are edited are compared
+        piece = await editor.edit_piece(pattern.slot, given)
+        self.writer.put(event.raw if piece == given else pattern.changed.filled(piece, noise))
 
     async def _chunk(self, chunk: Json, event: sse.Event | None, *, changed: bool = False) -> None:
         if self._editor is not None:

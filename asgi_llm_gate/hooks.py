@@ -54,11 +54,11 @@ class Hook:
         """Call the hook with what its signature accepts, and have its result accepted: see `call`."""
         return self.call(available, accept, within)
 
-    async def call(self, available: dict[str, Any], accept: Callable[[Any], Any], limit: Limiter) -> Any:
+    def call(self, available: dict[str, Any], accept: Callable[[Any], Any], limit: Limiter) -> Coroutine[Any, Any, Any]:
         """Call the hook with what its signature accepts, and have its result accepted.
 
         Args:
-            available: The stage's arguments, as `start` takes them.
+            available: The stage's arguments; those that the method does not accept are taken out.
             accept: Returns what a result means, or raises what it asks for.
             limit: `within`, or what stands for it under the loop that runs.
 
@@ -66,8 +66,12 @@ class Hook:
             Exception: What the hook raised on purpose: a `Rejection` or something with a ``status_code``.
             HookFailedError: For everything else, unless the hook's failures are allowed: then None is returned.
         """
+        return self.ask(self.accepted(available), accept, limit)
+
+    async def ask(self, arguments: dict[str, Any], accept: Callable[[Any], Any], limit: Limiter) -> Any:
+        """Do as `call` does, with arguments of which the method accepts every one."""
         try:
-            result = self.start(available)
+            result = self._method(**arguments)
             if hasattr(result, "__await__"):
                 result = await limit(self.timeout, result)
             return accept(result)
@@ -88,9 +92,13 @@ class Hook:
         Args:
             available: The stage's arguments; those that the method does not accept are taken out.
         """
+        return self._method(**self.accepted(available))
+
+    def accepted(self, available: dict[str, Any]) -> dict[str, Any]:
+        """Take those of a stage's arguments out that the method does not accept, and return the rest."""
         for name in self._unwanted:
             del available[name]
-        return self._method(**available)
+        return available
 
     def judge(self, exc: Exception) -> None:
         """Log what the hook raised if it is a crash, and return if crashes are allowed.

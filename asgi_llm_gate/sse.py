@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 DONE = b"data: [DONE]\n\n"
 
@@ -45,17 +45,19 @@ class Event:
         raw: Those bytes.
         data: The values of its `data` fields, joined by LF; None if it has none, as a comment or a further blank
             line has not.
+        plain: It is no more than ``data: …`` and a blank line, as nearly all servers write it.
     """
 
     raw: bytes
     data: bytes | None
+    plain: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, raw: bytes) -> Event:
         """Read an event from its bytes."""
         line = _only_line(raw)
         if line is not None:
-            return cls(raw, line)
+            return cls(raw, line, True)
         fields = [_field(line) for line in _LINE_END.split(raw.removeprefix(_BOM))]
         data = [value for name, value in fields if name == b"data"]
         return cls(raw, b"\n".join(data) if data else None)
@@ -71,7 +73,7 @@ class Event:
         Args:
             data: Without line ends.
         """
-        if self.data is not None and self.raw == b"data: %b\n\n" % self.data:
+        if self.plain:
             return b"data: %b\n\n" % data
         lines = []
         replaced = False
@@ -94,7 +96,7 @@ def is_whole(raw: bytes) -> bool:
 
 
 def _only_line(raw: bytes) -> bytes | None:
-    """Return the data of an event in the form that nearly all servers write, a single line; None for others."""
+    """Return the data of a plain event; None for others."""
     if not raw.startswith(b"data: ") or not raw.endswith(b"\n\n"):
         return None
     line = raw[6:-2]
@@ -119,16 +121,14 @@ class Decoder:
         self._has_cr = False
         self._searched = 0
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
+    def feed(self, chunk: bytes) -> Iterable[Event]:
         """Take the next bytes and return the events they complete; all of them must be taken.
 
         Raises:
             EventTooLargeError: An event is larger than allowed; those before it have been given.
         """
-        line = None if self._buffer else _only_line(chunk)
-        if line is None or len(chunk) > self._max_event_bytes:
-            return self._cut(chunk)
-        return iter((Event(chunk, line),))
+        line = None if self._buffer or len(chunk) > self._max_event_bytes else _only_line(chunk)
+        return self._cut(chunk) if line is None else (Event(chunk, line, True),)
 
     def _cut(self, chunk: bytes) -> Iterator[Event]:
         self._buffer += chunk
@@ -186,7 +186,7 @@ def _as_clients_read(data: bytes) -> Any:
         return None
 
 
-def dumps(chunk: Mapping[str, Any]) -> bytes:
+def dumps(chunk: Mapping[str, Any] | str) -> bytes:
     """Return compact JSON; half a surrogate pair is written as an escape, as it came."""
     try:
         return orjson.dumps(chunk)

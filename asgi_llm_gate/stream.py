@@ -12,6 +12,7 @@ from asgi_llm_gate.window import TextTooLongError, WholeText, Window
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
+    from asgi_llm_gate.deadline import Limiter
     from asgi_llm_gate.hooks import Hook
     from asgi_llm_gate.shapes import Channel, Json, Slot, Stream, TextName
 
@@ -47,59 +48,76 @@ class TextHook:
         wants_stream: Any = getattr(self.hook.callback, "wants_stream", None)
         return wants_stream is None or bool(wants_stream(data))
 
-    def look_ahead(self) -> Window | WholeText:
-        """Return what holds one text back for the hook."""
-        return WholeText() if self.window == math.inf else Window(int(self.window))
+    def look_ahead(self) -> Window | WholeText | None:
+        """Return what holds one text back for the hook; None where nothing does."""
+        if self.window == math.inf:
+            return WholeText()
+        return Window(int(self.window)) if self.window else None
+
+
+class _Stage:
+    """One hook's part in one text.
+
+    Attributes:
+        window: What holds the text back for the hook; None where nothing does.
+    """
+
+    __slots__ = ("_arguments", "_channel", "_hook", "_index", "_limit", "window")
+
+    def __init__(self, text_hook: TextHook, slot: Slot, arguments: Mapping[str, Any], limit: Limiter) -> None:
+        self.window = text_hook.look_ahead()
+        self._hook = text_hook.hook
+        self._arguments = self._hook.accepted({"response": None, **arguments})
+        self._channel = slot.channel
+        self._index = slot.index
+        self._limit = limit
+
+    def ask(self, text: str) -> Coroutine[Any, Any, str | None]:
+        """Call the hook, and return what it makes of a text; None for what it leaves as it is."""
+        if "response" in self._arguments:
+            self._arguments["response"] = piece = Piece(text)
+            piece.channel = self._channel
+            piece.index = self._index
+        return self._hook.ask(self._arguments, _text_or_none, self._limit)
 
 
 class _Text:
     """One text of a stream on its way through the hooks of its channel."""
 
-    __slots__ = ("_arguments", "_limit", "_stages", "slot")
+    __slots__ = ("_stages", "slot")
 
     def __init__(self, slot: Slot, hooks: Sequence[TextHook], arguments: Mapping[str, Any]) -> None:
+        limit = limiter(stepping=on_asyncio())
         self.slot = slot
-        self._stages = [(text.hook, text.look_ahead()) for text in hooks if slot.channel in text.channels]
-        self._arguments = arguments
-        self._limit = limiter(stepping=on_asyncio())
+        self._stages = [_Stage(hook, slot, arguments, limit) for hook in hooks if slot.channel in hook.channels]
 
     async def push(self, piece: str) -> str:
         """Return what may go out after one more piece."""
-        for hook, window in self._stages:
-            if not piece:
-                break
+        for stage in self._stages:
+            window = stage.window
             if isinstance(window, WholeText):
-                piece = self._wait(window, piece)
-                continue
-            text = window.take(piece)
-            result = await self._ask(hook, text)
-            piece = window.settle(text if result is None else result)
+                _hold(window, piece)
+                return ""
+            text = piece if window is None else window.take(piece)
+            result = await stage.ask(text)
+            if result is not None:
+                text = result
+            piece = text if window is None else window.settle(text)
+            if not piece:
+                return ""
         return piece
 
     async def flush(self) -> str:
         """Return what was held back: each hook's rest goes through those after it."""
         piece = ""
-        for hook, window in self._stages:
+        for stage in self._stages:
+            window = stage.window
             asks = bool(piece) or isinstance(window, WholeText)
-            piece = window.flush() + piece
+            piece = piece if window is None else window.flush() + piece
             if piece and asks:
-                result = await self._ask(hook, piece)
+                result = await stage.ask(piece)
                 piece = piece if result is None else result
         return piece
-
-    def _wait(self, whole: WholeText, piece: str) -> str:
-        """Hold a piece for a hook that wants the text whole: nothing of it goes out yet."""
-        try:
-            whole.hold(piece)
-        except TextTooLongError as exc:
-            raise GateError(502, "A text of the stream is too long to look at", code="response_too_large") from exc
-        return ""
-
-    def _ask(self, hook: Hook, text: str) -> Coroutine[Any, Any, str | None]:
-        piece = Piece(text)
-        piece.channel = self.slot.channel
-        piece.index = self.slot.index
-        return hook.call({"response": piece, **self._arguments}, _text_or_none, self._limit)
 
 
 class TextEditor:
@@ -125,17 +143,13 @@ class TextEditor:
             Chunks that must go before it, and whether it was changed itself.
         """
         changed = False
-        slots = []
-        for slot in self._stream.slots(chunk):
-            text = self._texts.get(slot.text)
-            if text is None:
-                text = self._texts[slot.text] = _Text(slot, self._hooks, self._arguments)
+        slots = self._stream.slots(chunk)
+        for slot in slots:
             given = slot.piece
-            piece = await text.push(given)
+            piece = await self.edit_piece(slot, given)
             if piece != given:
                 slot.put(piece)
                 changed = True
-            slots.append(slot)
         before: list[Json] = []
         for name in self._stream.finishing(chunk) if self._holds else ():
             here = {slot.text: slot for slot in slots}
@@ -148,6 +162,13 @@ class TextEditor:
                     changed = True
         return before, changed
 
+    def edit_piece(self, slot: Slot, piece: str) -> Coroutine[Any, Any, str]:
+        """Have the hooks look at a piece for a slot; returns what may go out in its place."""
+        text = self._texts.get(slot.text)
+        if text is None:
+            text = self._texts[slot.text] = _Text(slot, self._hooks, self._arguments)
+        return text.push(piece)
+
     async def close(self) -> list[Json]:
         """Return chunks with all text that is still held back."""
         return [self._stream.more(text.slot, rest) async for text, rest in self._flushed(())]
@@ -158,6 +179,14 @@ class TextEditor:
             rest = await text.flush()
             if rest:
                 yield text, rest
+
+
+def _hold(whole: WholeText, piece: str) -> None:
+    """Keep a piece for a hook that wants the text whole: nothing of it goes out yet."""
+    try:
+        whole.hold(piece)
+    except TextTooLongError as exc:
+        raise GateError(502, "A text of the stream is too long to look at", code="response_too_large") from exc
 
 
 def _text_or_none(result: Any) -> str | None:

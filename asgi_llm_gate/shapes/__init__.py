@@ -59,8 +59,8 @@ class Slot:
 class Stream(Protocol):
     """One stream of a shape: finds the pieces in its chunks, and makes chunks that fit in."""
 
-    def slots(self, chunk: Json) -> Iterator[Slot]:
-        """Yield where pieces stand in a chunk, in order, none of them empty."""
+    def slots(self, chunk: Json) -> list[Slot]:
+        """Return where pieces stand in a chunk, in order, none of them empty."""
         ...
 
     def finishing(self, chunk: Json) -> Iterable[TextName]:
@@ -77,6 +77,10 @@ class Stream(Protocol):
         Returns:
             True if there was something to mend.
         """
+        ...
+
+    def is_repeatable(self, chunk: Json) -> bool:
+        """Tell whether nothing is to be noted or mended in the next chunk if only its pieces differ from this one's."""
         ...
 
     def more(self, slot: Slot, text: str) -> Json:

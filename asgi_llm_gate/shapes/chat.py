@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.record import Record
 from asgi_llm_gate.shapes.assembly import ChoicesAssembly
-from asgi_llm_gate.shapes.chat_delta import delta_slots, more_delta
+from asgi_llm_gate.shapes.chat_delta import add_delta_slots, more_delta
 from asgi_llm_gate.shapes.choices import ChoiceStream
 from asgi_llm_gate.shapes.common import (
     TEXT_REQUEST_FIELDS,
@@ -132,9 +132,7 @@ class ChatStream(ChoiceStream):
         super().__init__("chat.completion.chunk")
         self._said: dict[int, str] = {}
 
-    def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
-        """Return the places of a choice's delta."""
-        return delta_slots(choice, index)
+    add_slots = staticmethod(add_delta_slots)
 
     def piece_choice(self, slot: Slot, text: str) -> Json:
         """Return a choice whose delta carries a piece of a slot's text."""
@@ -152,9 +150,16 @@ class ChatStream(ChoiceStream):
         """Return a choice that says nothing and finishes."""
         return _choice(index, {}, finish_reason)
 
+    def is_repeatable(self, chunk: Json) -> bool:
+        """Tell whether a chunk finishes nothing, and none repeats the text so far."""
+        repeats = self._said or any("message" in choice for choice in objects(chunk.get("choices")))
+        return not repeats and super().is_repeatable(chunk)
+
     def mend(self, choice: Json, index: int) -> bool:
         """Set the text so far, which Perplexity's chunks repeat beside each delta, to what the client was sent."""
         given: Any = choice.get("message")
+        if given is None and not self._said:
+            return False
         message: Json = given if isinstance(given, dict) and isinstance(given.get("content"), str) else {}
         if not message and index not in self._said:
             return False

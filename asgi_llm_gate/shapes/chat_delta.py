@@ -24,15 +24,15 @@ _TEXTS: Mapping[str, Channel] = {
 }
 
 
-def delta_slots(choice: Json, index: int) -> Iterator[Slot]:
-    """Yield the places of the texts in a choice's delta."""
+def add_delta_slots(choice: Json, index: int, found: list[Slot]) -> None:
+    """Add the places of the texts in a choice's delta to those found."""
     delta: Any = choice.get("delta")
     for key, value in delta.items() if isinstance(delta, dict) else ():
-        if key in _TEXTS and isinstance(value, str):
-            if value:
-                yield Slot(delta, key, (index, key), _TEXTS[key], index, choice)
+        if isinstance(value, str):
+            if value and key in _TEXTS:
+                found.append(Slot(delta, key, (index, key), _TEXTS[key], index, choice))
         elif key in _HOLDERS:
-            yield from _HOLDERS[key](value, index, choice)
+            found += _HOLDERS[key](value, index, choice)
 
 
 def more_delta(slot: Slot, text: str) -> Json:

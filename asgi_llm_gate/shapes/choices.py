@@ -30,14 +30,18 @@ class ChoiceStream(ABC):
         self._open: dict[int, None] = {}
         self._finished: set[int] = set()
 
-    def slots(self, chunk: Json) -> Iterator[Slot]:
-        """Yield where pieces stand in a chunk, in order, none of them empty."""
-        for choice in objects(chunk.get("choices")):
-            yield from self.choice_slots(choice, index_of(choice))
+    def slots(self, chunk: Json) -> list[Slot]:
+        """Return where pieces stand in a chunk, in order, none of them empty."""
+        found: list[Slot] = []
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else [choices]:
+            if isinstance(choice, dict):
+                self.add_slots(choice, index_of(choice), found)
+        return found
 
     @abstractmethod
-    def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
-        """Yield the places of one choice."""
+    def add_slots(self, choice: Json, index: int, found: list[Slot]) -> None:
+        """Add the places of one choice to those found."""
 
     @abstractmethod
     def piece_choice(self, slot: Slot, text: str) -> Json:
@@ -55,20 +59,17 @@ class ChoiceStream(ABC):
     def last_choice(self, index: int, finish_reason: str) -> Json:
         """Return a choice that says nothing and finishes."""
 
-    def finishing(self, chunk: Json) -> Iterator[TextName]:
-        """Yield the index of each choice that a chunk finishes."""
-        for choice in objects(chunk.get("choices")):
-            if choice.get("finish_reason"):
-                yield (index_of(choice),)
+    def finishing(self, chunk: Json) -> list[TextName]:
+        """Return the index of each choice that a chunk finishes."""
+        return [(index_of(choice),) for choice in objects(chunk.get("choices")) if choice.get("finish_reason")]
 
     def is_preamble(self, chunk: Json) -> bool:
         """Tell whether a chunk has neither a piece nor an end nor anything but roles and filters' results."""
-        choices = list(objects(chunk.get("choices")))
         return (
             "error" not in chunk
             and not chunk.get("usage")
-            and not any(True for _ in self.slots(chunk))
-            and all(self.says_nothing(choice) for choice in choices)
+            and not self.slots(chunk)
+            and all(self.says_nothing(choice) for choice in objects(chunk.get("choices")))
         )
 
     def says_nothing(self, choice: Json) -> bool:
@@ -81,13 +82,19 @@ class ChoiceStream(ABC):
         if self._head is None and chunk.get("id"):
             self._head = {name: value for name, value in chunk.items() if name in _HEAD}
             self._head.setdefault("object", self._object)
-        for choice in objects(chunk.get("choices")):
-            index = index_of(choice)
-            if choice.get("finish_reason"):
-                self._finished.add(index)
-            self._open[index] = None
-            mended = self.mend(choice, index) or mended
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else [choices]:
+            if isinstance(choice, dict):
+                index = index_of(choice)
+                if choice.get("finish_reason"):
+                    self._finished.add(index)
+                self._open[index] = None
+                mended = self.mend(choice, index) or mended
         return mended
+
+    def is_repeatable(self, chunk: Json) -> bool:
+        """Tell whether a chunk finishes nothing: what else there is to note is the same in the next."""
+        return not self.finishing(chunk)
 
     def mend(self, choice: Json, index: int) -> bool:  # noqa: ARG002  # for shapes that have something to mend
         """Make a choice agree with those before it; True if it did not."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgi_llm_gate.shapes import Slot
-from asgi_llm_gate.shapes.common import index_of
+from asgi_llm_gate.shapes.common import index_of, is_text
 from asgi_llm_gate.shapes.message_errors import error_event
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class MessagesStream:
         self._places: dict[int, int] = {}
         self._count = 0
 
-    def slots(self, chunk: Json) -> Iterator[Slot]:
-        """Yield where a piece stands in an event, if it is not empty."""
+    def slots(self, chunk: Json) -> list[Slot]:
+        """Return where a piece stands in an event, if it is not empty."""
         step = chunk.get("type")
         kind: Kind | None = None
         holder: Json = {}
@@ -79,9 +79,10 @@ class MessagesStream:
         elif step == "content_block_start":
             holder = inner(chunk, "content_block")
             kind = _BY_BLOCK.get(str(holder.get("type")))
-        if kind is not None and holder.get(kind.key) and isinstance(holder[kind.key], str):
-            index = index_of(chunk)
-            yield Slot(holder, kind.key, (index, kind.delta), kind.channel, index, holder)
+        if kind is None or not is_text(holder.get(kind.key)):
+            return []
+        index = index_of(chunk)
+        return [Slot(holder, kind.key, (index, kind.delta), kind.channel, index, holder)]
 
     def finishing(self, chunk: Json) -> Iterator[TextName]:
         """Yield what an event ends: a block's texts, its thinking when that is signed, or all."""
@@ -96,8 +97,7 @@ class MessagesStream:
     def is_preamble(self, chunk: Json) -> bool:
         """Tell whether an event only says that a message or an empty block begins."""
         if chunk.get("type") == "content_block_start":
-            empty = not any(True for _ in self.slots(chunk))
-            return empty and inner(chunk, "content_block").get("type") in _BY_BLOCK
+            return not self.slots(chunk) and inner(chunk, "content_block").get("type") in _BY_BLOCK
         return chunk.get("type") in _OPENINGS
 
     def seen(self, chunk: Json) -> bool:
@@ -131,6 +131,11 @@ class MessagesStream:
 
     def _count_tokens(self, holder: Json) -> None:
         self._output_tokens = inner(holder, "usage").get("output_tokens", self._output_tokens)
+
+    def is_repeatable(self, chunk: Json) -> bool:
+        """Tell whether an event is a delta whose block has the same index for the app and the client."""
+        index = index_of(chunk)
+        return chunk.get("type") == "content_block_delta" and self._places.get(index, index) == index
 
     def more(self, slot: Slot, text: str) -> Json:
         """Return a delta that carries more of a slot's text."""

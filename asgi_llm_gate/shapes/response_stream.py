@@ -50,17 +50,16 @@ class ResponsesStream:
         self._dropped = False
         self._lost: set[int] = set()
 
-    def slots(self, chunk: Json) -> Iterator[Slot]:
-        """Yield where pieces stand in an event, in order, none of them empty."""
+    def slots(self, chunk: Json) -> list[Slot]:
+        """Return where pieces stand in an event, in order, none of them empty."""
         name = piece_name(chunk)
         if name is not None:
-            if chunk["delta"]:
-                yield Slot(chunk, "delta", name, BY_NAME[name[-1]].channel, name[0], chunk)
-            return
-        for place in self._places(chunk):
-            if place.value and self._said(place.text, chunk) is None:
-                channel = BY_NAME[place.text[-1]].channel
-                yield Slot(place.holder, place.key, place.text, channel, place.text[0], place.holder)
+            return [_slot(chunk, "delta", name)] if chunk["delta"] else []
+        return [
+            _slot(place.holder, place.key, place.text)
+            for place in self._places(chunk)
+            if place.value and self._said(place.text, chunk) is None
+        ]
 
     def finishing(self, chunk: Json) -> Iterator[TextName]:
         """Yield what an event ends: a text, the texts of an output, or all."""
@@ -77,7 +76,7 @@ class ResponsesStream:
 
     def is_preamble(self, chunk: Json) -> bool:
         """Tell whether an event only announces what comes."""
-        return chunk.get("type") in _OPENINGS and not any(True for _ in self.slots(chunk))
+        return chunk.get("type") in _OPENINGS and not self.slots(chunk)
 
     def seen(self, chunk: Json) -> bool:
         """Take note of an event; number it anew once events were added or left out, and make its texts agree."""
@@ -85,6 +84,10 @@ class ResponsesStream:
         mended = self._renumber(chunk) or mended
         self._draft.add(chunk)
         return mended
+
+    def is_repeatable(self, chunk: Json) -> bool:  # noqa: ARG002  # the shapes' signature
+        """Return False: every piece is noted, for what repeats it later."""
+        return False
 
     def more(self, slot: Slot, text: str) -> Json:
         """Return an event that carries more of a slot's text."""
@@ -178,3 +181,7 @@ class ResponsesStream:
         self._shift += 1
         chunk["sequence_number"] = self._number
         return True
+
+
+def _slot(holder: Json, key: str, name: TextName) -> Slot:
+    return Slot(holder, key, name, BY_NAME[name[-1]].channel, name[0], holder)

@@ -66,10 +66,10 @@ class TextStream(ChoiceStream):
     def __init__(self) -> None:
         super().__init__("text_completion")
 
-    def choice_slots(self, choice: Json, index: int) -> Iterator[Slot]:
-        """Yield the place of a choice's text."""
+    def add_slots(self, choice: Json, index: int, found: list[Slot]) -> None:
+        """Add the place of a choice's text."""
         if is_text(choice.get("text")):
-            yield Slot(choice, "text", (index, "text"), "text", index, choice)
+            found.append(Slot(choice, "text", (index, "text"), "text", index, choice))
 
     def piece_choice(self, slot: Slot, text: str) -> Json:
         """Return a choice with a piece of text."""

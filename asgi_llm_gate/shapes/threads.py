@@ -62,10 +62,9 @@ class RunStream:
         self._said: dict[TextName, str] = {}
         self._run: Json = {}
 
-    def slots(self, chunk: Json) -> Iterator[Slot]:
-        """Yield the texts of a message's pieces."""
-        if chunk.get("object") == _DELTA:
-            yield from self._texts(chunk, chunk.get("delta"))
+    def slots(self, chunk: Json) -> list[Slot]:
+        """Return the texts of a message's pieces."""
+        return list(self._texts(chunk, chunk.get("delta"))) if chunk.get("object") == _DELTA else []
 
     def _texts(self, chunk: Json, holder: Any) -> Iterator[Slot]:
         parts = holder.get("content") if isinstance(holder, dict) else None
@@ -99,6 +98,10 @@ class RunStream:
                 slot.put(said)
                 mended = True
         return mended
+
+    def is_repeatable(self, chunk: Json) -> bool:  # noqa: ARG002  # the shapes' signature
+        """Return False: every piece is noted, for what repeats it later."""
+        return False
 
     def more(self, slot: Slot, text: str) -> Json:
         """Return a piece of the same text."""

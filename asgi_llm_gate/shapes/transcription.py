@@ -53,11 +53,12 @@ class TranscriptStream:
         self._segments: dict[str, str] = {}
         self._done = False
 
-    def slots(self, chunk: Json) -> Iterator[Slot]:
-        """Yield where a piece stands in an event, if it is not empty."""
+    def slots(self, chunk: Json) -> list[Slot]:
+        """Return where a piece stands in an event, if it is not empty."""
         key = _key(chunk)
         if key and chunk[key] and self._said(chunk) is None:
-            yield Slot(chunk, key, (0, _segment(chunk)), "text", 0, chunk)
+            return [Slot(chunk, key, (0, _segment(chunk)), "text", 0, chunk)]
+        return []
 
     def finishing(self, chunk: Json) -> Iterator[TextName]:
         """Yield what an event ends: the text of a segment, or all."""
@@ -84,6 +85,10 @@ class TranscriptStream:
         elif _letters(chunk[key]) != _letters(said):
             Slot(chunk, key, (0,), "text", 0, chunk).put(said)
             return True
+        return False
+
+    def is_repeatable(self, chunk: Json) -> bool:  # noqa: ARG002  # the shapes' signature
+        """Return False: every piece is noted, for what repeats it later."""
         return False
 
     def more(self, slot: Slot, text: str) -> Json:
