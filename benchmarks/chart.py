@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from benchmarks.served import GATE, GATE_TEXT, GATED
+from benchmarks.served import CHECKED, GATE, GATE_TEXT, GATED
 from benchmarks.tables import number
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _costs(panel: Axes, results: tuple[Result, ...]) -> None:
 
 def _rates(panel: Axes, title: str, results: Sequence[Result]) -> None:
     results = sorted(results, key=lambda result: result.value)
-    colors = [_OURS if result.name in (GATED, GATE, GATE_TEXT) else _OTHERS for result in results]
+    colors = [_OURS if result.name in (GATED, CHECKED, GATE, GATE_TEXT) else _OTHERS for result in results]
     bars = panel.barh([_wrapped(result.name) for result in results], [result.value for result in results], color=colors)
     panel.bar_label(bars, [number(result.value) for result in results], padding=3, fontsize=8)
     panel.set_xscale("log")

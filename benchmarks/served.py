@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HOSTED = "uvicorn, a Starlette app"
 GATED = "uvicorn, the gate, the same app"
+CHECKED = "uvicorn, the gate, user check, the same app"
 NGINX = "nginx as reverse proxy"
 GATE = "asgi-llm-gate --config, pre-call hook"
 GATE_TEXT = "asgi-llm-gate --config, pre-call and text hook"
@@ -85,6 +86,7 @@ def jobs() -> list[Job]:
     return [
         Job(HOSTED, in_uvicorn("hosted")),
         Job(GATED, in_uvicorn("gated", factory=True)),
+        Job(CHECKED, in_uvicorn("checked", factory=True)),
         *proxies,
         *(replace(job, streamed=True, rates=[], costs=[]) for job in proxies),
         Job(GATE_TEXT, by_command_line("rewrite_text"), streamed=True),

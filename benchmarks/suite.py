@@ -14,7 +14,7 @@ from benchmarks.limiter import measure_limiter
 from benchmarks.measure import Figure, measure
 from benchmarks.results import Group, Result
 from benchmarks.rows import rows
-from benchmarks.served import GATE, GATED, HOSTED, LITELLM, NGINX
+from benchmarks.served import CHECKED, GATE, GATED, HOSTED, LITELLM, NGINX
 from benchmarks.stalls import BOUND, measure_stalls
 from benchmarks.upstream import CHUNKS
 
@@ -69,13 +69,14 @@ def _in_microseconds(figure: Figure) -> Result:
 
 def rated(jobs: Sequence[Job]) -> list[Group]:
     """Make the groups of what servers did."""
-    hosted = [job for job in jobs if job.name in (HOSTED, GATED)]
+    hosted = [job for job in jobs if job.name in (HOSTED, GATED, CHECKED)]
     whole = [job for job in jobs if job not in hosted and not job.streamed]
     streamed = [job for job in jobs if job.streamed]
     over_litellm = [result for each in (whole, streamed) for result in _over_litellm(each)]
     streams = _rates(streamed, NGINX, {GATE: 0.5})
+    in_process = _rates(hosted, HOSTED, {GATED: 0.8, CHECKED: 0.8})
     groups = [
-        Group("hosted", "calls a second, one core", "of the app alone", _rates(hosted, HOSTED, {GATED: 0.8})),
+        Group("hosted", "calls a second, one core", "of the app alone", in_process),
         Group("proxied", "calls a second, one core", "of nginx", _rates(whole, NGINX, {GATE: 0.15})),
         Group("streamed", f"streams of {CHUNKS} chunks a second, one core", "of nginx", streams),
         Group("peers", "the same handler and configuration", "times LiteLLM's proxy", tuple(over_litellm)),

@@ -54,8 +54,13 @@ hosted = Starlette(routes=[Route("/v1/chat/completions", _chat, methods=["POST"]
 
 
 def gated() -> ASGIApp:
-    """Make the same app with a gate in front."""
+    """Make the same app with a gate in front, and a pre-call hook that changes the body."""
     return LLMGate(hosted, config={}, callbacks=[Rewrite()])
+
+
+def checked() -> ASGIApp:
+    """Make the same app with a gate in front that checks for a user, and has no hook."""
+    return LLMGate(hosted, config={}, enforce_user_param=True)
 
 
 def forwarder() -> ASGIApp:

@@ -23,7 +23,7 @@ from benchmarks.measure import Figure
 from benchmarks.peers import InstallError
 from benchmarks.results import Curve, Group, Profile, Report, Result
 from benchmarks.rows import rows
-from benchmarks.served import GATE, GATED, HOSTED, LITELLM, NGINX, PORTKEY, Job
+from benchmarks.served import CHECKED, GATE, GATED, HOSTED, LITELLM, NGINX, PORTKEY, Job
 from benchmarks.stalls import BODIES, _longest
 from benchmarks.suite import rated
 from benchmarks.traffic import CALL
@@ -186,7 +186,15 @@ def job(name, *rates, streamed=False):
 
 def test_rates_are_set_beside_what_they_are_promised_over():
     """The gate over the app, over nginx and over LiteLLM's proxy, each with its bound; others without one."""
-    whole = [job(HOSTED, 100), job(GATED, 90), job(NGINX, 1000), job(GATE, 200), job(LITELLM, 2), job(PORTKEY, 10)]
+    whole = [
+        job(HOSTED, 100),
+        job(GATED, 90),
+        job(CHECKED, 95),
+        job(NGINX, 1000),
+        job(GATE, 200),
+        job(LITELLM, 2),
+        job(PORTKEY, 10),
+    ]
     streamed = [job(NGINX, 100, streamed=True), job(GATE, 40, streamed=True)]
     found = {
         group.name: [(each.name, each.ratio, each.bound, each.verdict) for each in group.results]
@@ -195,7 +203,7 @@ def test_rates_are_set_beside_what_they_are_promised_over():
     costs = found.pop("cpu")
     assert len(costs) == len(whole) + len(streamed)
     assert found == {
-        "hosted": [(HOSTED, None, None, ""), (GATED, 0.9, 0.8, "ok")],
+        "hosted": [(HOSTED, None, None, ""), (GATED, 0.9, 0.8, "ok"), (CHECKED, 0.95, 0.8, "ok")],
         "proxied": [
             (NGINX, None, None, ""),
             (GATE, 0.2, 0.15, "ok"),

@@ -109,6 +109,24 @@ async def test_body_and_response_go_through_in_pieces():
     assert [message.get("more_body") for message in server.sent] == [None, True, True, False]
 
 
+@pytest.mark.parametrize("failure", [None, UpstreamBroken])
+async def test_answer_of_known_length_ends_with_its_last_chunk(failure):
+    """No empty message follows, and what becomes of the connection afterwards matters to nobody."""
+
+    async def chunks():
+        yield b"1"
+        yield b"23"
+        if failure is not None:
+            raise failure("10.0.0.7 is gone")
+
+    server = Server(part(b"a", more=True), part(b"b"))
+    client = FakeClient(chunks, [(b"content-length", b"3")])
+    await relayed(server, client)
+    assert [message.get("body") for message in server.sent] == [None, b"1", b"23"]
+    assert [message.get("more_body") for message in server.sent] == [None, True, False]
+    assert client.closed.is_set()
+
+
 async def test_client_that_goes_away_closes_the_upstream():
     """A disconnect in mid-response leaves the upstream's context at once, and nothing is raised."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -24,7 +23,6 @@ from asgi_llm_gate.forwarder.httpx import CLOSING, IDLE, tls_context
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, AsyncIterator
 
     from aiohttp.connector import Connection
 
@@ -69,27 +67,20 @@ class AiohttpClient:
         )
         self._connect_timeout = connect_timeout
 
-    @asynccontextmanager
-    async def open(self, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
+    def open(self, request: UpstreamRequest) -> _Exchange:
         """Send a request and enter its response."""
-        body = await _body(request)
-        response: aiohttp.ClientResponse | None = None
-        try:
-            response = await self._answer(request, body)
-            async with aclosing(_chunks(response)) as chunks:
-                yield UpstreamResponse(response.status, response.raw_headers, chunks)
-        finally:
-            if response is not None:
-                response.close()
-            if body is not None and body.writing:
-                with anyio.move_on_after(CLOSING, shield=True):
-                    await body.ended()
+        return _Exchange(self, request)
 
     async def aclose(self) -> None:
         """Close the session; responses that are still read break off."""
         await self._session.close()
 
-    async def _answer(self, request: UpstreamRequest, body: Body | None) -> aiohttp.ClientResponse:
+    async def answer(self, request: UpstreamRequest, body: Body | None) -> aiohttp.ClientResponse:
+        """Send a request, a second time where the first can't have reached anyone, and return its response.
+
+        Raises:
+            UpstreamFailure: There is no answer.
+        """
         try:
             return await self._send(request, body)
         except _FAILURES as exc:
@@ -108,6 +99,59 @@ class AiohttpClient:
         return await self._session.request(
             request.method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
         )
+
+
+class _Exchange:
+    """A request, and a context in which its response is read. A generator would cost a call several times as much."""
+
+    def __init__(self, client: AiohttpClient, request: UpstreamRequest) -> None:
+        self._client = client
+        self._request = request
+        self._body: Body | None = None
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> UpstreamResponse:
+        self._body = await _body(self._request)
+        try:
+            self._response = await self._client.answer(self._request, self._body)
+        finally:
+            if self._response is None:
+                await self._close()
+        response = self._response
+        return UpstreamResponse(response.status, response.raw_headers, _Chunks(response.content))
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+        if self._body is not None and self._body.writing:
+            with anyio.move_on_after(CLOSING, shield=True):
+                await self._body.ended()
+
+
+class _Chunks:
+    """A response's body as it comes."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content = self._content
+        try:
+            chunk = await content.readany()
+        except (*_FAILURES, RuntimeError) as exc:  # that one where the connection has just gone
+            chunk = _received(content)
+            if not chunk:
+                raise _failure(exc) from exc
+            content.set_exception(exc)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
 
 class _Response(aiohttp.ClientResponse):
@@ -149,17 +193,6 @@ async def _body(request: UpstreamRequest) -> Body | None:
     if not first:
         return None
     return Body(first, rest, length=declared_length(request.headers), timeout=request.timeout)
-
-
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    content = response.content
-    try:
-        while chunk := await content.readany():
-            yield chunk
-    except (*_FAILURES, RuntimeError) as exc:  # that one where the connection has just gone
-        if rest := _received(content):
-            yield rest
-        raise _failure(exc) from exc
 
 
 def _received(content: aiohttp.StreamReader) -> bytes:

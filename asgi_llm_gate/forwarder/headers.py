@@ -29,11 +29,11 @@ _HOP_BY_HOP = frozenset(
 
 # Made anew for the next connection: `host` by the URL, `content-length` by what is known of the body. The
 # server in front has answered `expect` by the time the body is read.
-_NOT_FORWARDED = frozenset({b"content-length", b"expect", b"host"})
+_NOT_FORWARDED = _HOP_BY_HOP | {b"content-length", b"expect", b"host"}
 
 # The ASGI server writes its own `date` and `server` beside an app's. An `alt-svc` would send browsers to a
 # port of this host that is not ours.
-_NOT_RETURNED = frozenset({b"alt-svc", b"date", b"server"})
+_NOT_RETURNED = _HOP_BY_HOP | {b"alt-svc", b"date", b"server"}
 
 _CREDENTIALS = frozenset(
     {b"api-key", b"authorization", b"cookie", b"x-api-key", b"x-goog-api-key", b"x-litellm-api-key"}
@@ -48,7 +48,7 @@ def snapshot(headers: Pairs) -> Headers:
 
     To be taken before the first await: a server may append the request's trailers to its list later.
     """
-    return tuple((bytes(name).lower(), bytes(value)) for name, value in headers)
+    return tuple([(bytes(name).lower(), bytes(value)) for name, value in headers])
 
 
 def forwarded(headers: Headers, *, own: Headers, keep_credentials: bool) -> Headers:
@@ -59,11 +59,11 @@ def forwarded(headers: Headers, *, own: Headers, keep_credentials: bool) -> Head
         own: Set in place of the client's of the same names.
         keep_credentials: Whether the client's keys and cookies go on.
     """
-    dropped = _HOP_BY_HOP | _NOT_FORWARDED | _named_by_connection(headers) | {name for name, _ in own}
+    dropped = _NOT_FORWARDED.union(dict(own), _named_by_connection(headers))
     if not keep_credentials:
         dropped |= _CREDENTIALS
-    kept = tuple(pair for pair in headers if pair[0] not in dropped)
-    if not any(name == b"accept-encoding" for name, _ in (*kept, *own)):
+    kept = tuple([pair for pair in headers if pair[0] not in dropped])
+    if b"accept-encoding" not in dict(kept + own):
         kept += ((b"accept-encoding", b"identity"),)
     return kept + own
 
@@ -71,10 +71,10 @@ def forwarded(headers: Headers, *, own: Headers, keep_credentials: bool) -> Head
 def returned(headers: Pairs, status: int) -> Headers:
     """Pick the headers that go back to the client, names in lower case, in order and with repetitions."""
     pairs = snapshot(headers)
-    dropped = _HOP_BY_HOP | _NOT_RETURNED | _named_by_connection(pairs)
+    dropped = _NOT_RETURNED.union(_named_by_connection(pairs))
     if status in (204, 304) or _first(pairs, b"transfer-encoding") is not None:
         dropped |= {b"content-length"}
-    return tuple(pair for pair in pairs if pair[0] not in dropped)
+    return tuple([pair for pair in pairs if pair[0] not in dropped])
 
 
 def with_json_body(headers: Headers) -> Headers:
@@ -134,9 +134,9 @@ def _first(headers: Pairs, name: bytes) -> bytes | None:
     return next((value for key, value in headers if key == name), None)
 
 
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    values = b",".join(value for name, value in headers if name == b"connection")
-    return frozenset(token.strip().lower() for token in values.split(b","))
+def _named_by_connection(headers: Headers) -> list[bytes]:
+    values = [value for name, value in headers if name == b"connection"]
+    return [token.strip().lower() for value in values for token in value.split(b",")]
 
 
 def _name(name: str) -> bytes:

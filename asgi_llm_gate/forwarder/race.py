@@ -40,8 +40,8 @@ async def _beside_a_task(event: Step, work: Step) -> None:
         try:
             await work()
         finally:
+            # Nobody waits for it: what it awaits is cancelled at once, and it has no more to do.
             watcher.cancel()
-            await asyncio.wait((watcher,))
     if failures:
         raise failures[0]
 

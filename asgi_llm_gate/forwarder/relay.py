@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asgi_llm_gate.errors import GateError
 from asgi_llm_gate.forwarder.body import ClientGone, RequestBody
 from asgi_llm_gate.forwarder.client import UpstreamFailure, UpstreamTimedOut
-from asgi_llm_gate.forwarder.headers import is_encoded, media_type, returned
+from asgi_llm_gate.forwarder.headers import declared_length, is_encoded, media_type, returned
 from asgi_llm_gate.forwarder.race import unless
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Relay:
         self._send = send
         self._errors = errors
         self._started = False
+        self._complete = False
         self._events: EventBorder | None = None
 
     async def run(self) -> None:
@@ -60,6 +61,8 @@ class Relay:
         except ClientGone:
             return
         except UpstreamFailure as failure:
+            if self._complete:
+                return
             if self._started:
                 await self._report(failure)
                 raise
@@ -71,11 +74,16 @@ class Relay:
             self._events = EventBorder()
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         self._started = True
+        left = declared_length(headers)
         async for chunk in response.chunks:
             if self._events is not None:
                 self._events.feed(chunk)
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            if left is not None:
+                left -= len(chunk)
+                self._complete = not left
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": not self._complete})
+        if not self._complete:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _report(self, failure: UpstreamFailure) -> None:
         """Tell of a break in the stream, where another event can stand."""

@@ -109,7 +109,7 @@ def asked_path(scope: Scope) -> str:
     if (path and not path.startswith("/")) or path.startswith("//"):
         raise _invalid()
     # A server behind the upstream may unquote what it is sent once more.
-    if _ODD.search(path) or _ODD.search(unquote(path)):
+    if _ODD.search(path) or ("%" in path and _ODD.search(unquote(path))):
         raise _invalid()
     return path
 
