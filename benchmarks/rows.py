@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from asgi_llm_gate import CallHooks, LLMGate
-from benchmarks.traffic import CALL, OTHER_PATH, STREAM, Traffic
+from benchmarks.traffic import CALL, OTHER_PATH, STREAM, UNLIKE, Traffic
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -106,4 +106,6 @@ def rows() -> list[Row]:
         _row("chunk no hook looks into", STREAM, 0.6, Rewrite(), Success()),
         _row("chunk, text hook", STREAM, 5, RewriteText()),
         _row("chunk, text hook, 64-character window", STREAM, 8, RewriteWindow()),
+        _row("chunk with an id of its own, text hook", UNLIKE, 5, RewriteText()),
+        _row("chunk with an id of its own, 64-character window", UNLIKE, 8, RewriteWindow()),
     ]

@@ -157,7 +157,10 @@ async def _rounds(jobs: Sequence[Job], running: dict[Subject, Running], rounds: 
     for job in [*jobs] * rounds:
         server = running[job.subject]
         target, clock = server.target(streamed=job.streamed), cpu_clock(server.pid)
-        job.add(await load(target, connections=job.connections, seconds=job.seconds, cpu=clock))
+        try:
+            job.add(await load(target, connections=job.connections, seconds=job.seconds, cpu=clock))
+        except LoadError as exc:
+            raise LoadError(f"{job.name}, under load: {exc}") from None
 
 
 def check(job: Job, answer: bytes) -> None:

@@ -226,3 +226,6 @@ FINISH = orjson.dumps(
     {**_CHUNK_OF_TEXT, "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}]}
 )
 STREAM = replace(_chat(streaming([_CHUNK] * CHUNKS), stream=True), unit=_CHUNK, units=CHUNKS)
+# Each chunk has an id of its own, so that none is like the one before in all but its piece.
+_UNLIKE = [orjson.dumps({**_CHUNK_OF_TEXT, "id": f"chatcmpl-{number:04}"}) for number in range(CHUNKS)]
+UNLIKE = replace(_chat(streaming(_UNLIKE), stream=True), unit=_UNLIKE[0], units=CHUNKS)
