@@ -77,12 +77,14 @@ def _measured(options: argparse.Namespace) -> Report:
     left_out: list[str] = []
     # First what can fail.
     servers = [] if options.in_process else _servers(options, left_out)
+    # While this process holds little else: the garbage collector, which large bodies set off, walks through all of it.
+    turns = measure_turns(options.rounds)
     groups = [
         measure_calls(options.rounds),
         measure_limits(options.rounds),
         measure_once(options.rounds, memory=bool(servers)),
         *rated(servers),
-        measure_turns(options.rounds),
+        turns,
     ]
     curves: list[Curve] = []
     profiles: list[Profile] = []
