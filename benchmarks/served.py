@@ -154,8 +154,8 @@ async def _rounds(jobs: Sequence[Job], running: dict[Subject, Running], rounds: 
             check(job, await ask(server.target(streamed=job.streamed)))
         except LoadError as exc:
             raise LoadError(f"{job.name}: {exc}") from None
-    # All of one server's after each other: after a pause of four seconds httpx's pool closes idle connections, now and
-    # then one that it has just given away again.
+    # All of one server's after each other: after a pause of four seconds, when httpx's pool closes idle connections, a
+    # request on one of them was lost now and then.
     servers = list(running)
     for job in sorted(jobs, key=lambda job: servers.index(job.subject)) * rounds:
         server = running[job.subject]
