@@ -173,12 +173,8 @@ class Exchange:
 
     async def _identify(self) -> None:
         self.head.check_single()
-        plan = self.plan
-        self.caller = (
-            await plan.authenticator.caller(self.scope, presented_key(self.head.named))
-            if plan.needs_caller
-            else UserAPIKeyAuth()
-        )
+        if self.plan.needs_caller:
+            self.caller = await self.plan.authenticator.caller(self.scope, presented_key(self.head.named))
 
     def _check_head(self) -> None:
         endpoint, settings = self.endpoint, self.plan.settings
