@@ -32,8 +32,6 @@ class Window:
 
     def settle(self, text: str) -> str:
         """Take what the hook made of that, and return what may go out."""
-        if not self._size:
-            return text
         border = max(0, len(text) - self._size)
         self._held = text[border:]
         return text[:border]
